@@ -1,0 +1,3 @@
+module rackgateway
+
+go 1.26
