@@ -1,0 +1,97 @@
+# The front door. Every target works from a fresh clone: it installs what it lacks, or says in a line what to
+# install (deploy/setup.sh). `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Go's own installer puts it there and leaves the PATH to the reader.
+export PATH := $(PATH):/usr/local/go/bin
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+# Without cgo the binaries are static, as they are in the images; one build cache then serves both.
+GOBUILD  := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+
+# What to test, and with what: `make test PKGS=./pkg/audit/... RUN=Writer`, `make test RACE=`.
+PKGS     ?= ./...
+RUN      ?=
+RACE     ?= -race
+TESTFLAGS ?=
+# How long each fuzz target runs.
+FUZZTIME ?= 30s
+# The stock CLI that the end-to-end tests run, besides their own client.
+CONVOX   ?= $(shell command -v convox 2>/dev/null)
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/proxy, bin/admin, bin/rack (in memory) and bin/demo
+	@deploy/setup.sh go
+	@mkdir -p bin
+	$(GOBUILD) -o bin/ ./cmd/proxy ./cmd/admin ./pkg/racktest/cmd/rack ./deploy/demo
+
+.PHONY: demo
+demo: demo-setup ## a gateway, a rack and people of each role on this machine; Ctrl-C stops it
+	@exec bin/demo run
+
+.PHONY: demo-up
+demo-up: demo-setup ## the same in the background: returns when it is ready
+	@bin/demo up
+
+.PHONY: demo-down
+demo-down: ## stop the demo that demo-up started, and wait until it has stopped
+	@if [ -x bin/demo ]; then bin/demo down; else echo 'The demo is not running.'; fi
+
+.PHONY: demo-clean
+demo-clean: demo-down ## stop the demo and forget its data, tokens and certificate
+	rm -rf .demo
+
+.PHONY: demo-setup
+demo-setup:
+	@deploy/setup.sh go postgres
+	@echo 'Building…'
+	@$(MAKE) build >/dev/null
+
+.PHONY: test
+test: ## unit, table, fuzz seeds, golden matrix, and the real binaries over a real PostgreSQL
+	@deploy/setup.sh go compiler postgres
+	go test $(RACE) -timeout 20m $(if $(RUN),-run '$(RUN)') $(TESTFLAGS) $(PKGS)
+
+.PHONY: e2e
+e2e: ## the scenarios of the CLI end to end; with the stock CLI too when there is one (CONVOX=path)
+	@deploy/setup.sh go postgres
+	@deploy/e2e.sh '$(CONVOX)' $(TESTFLAGS)
+
+.PHONY: lint
+lint: ## formatting, vet, golangci-lint, scripts, and known vulnerabilities where the list can be had
+	@deploy/setup.sh go shellcheck lint
+	@deploy/lint.sh
+
+.PHONY: bench
+bench: ## the speed and size figures, as a table and in .bench/results.json
+	@deploy/setup.sh go postgres
+	@mkdir -p .bench bin
+	@$(MAKE) build >/dev/null
+	go run ./deploy/bench -out .bench/results.json
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (30s) each
+	@deploy/setup.sh go postgres
+	@deploy/fuzz.sh '$(FUZZTIME)' '$(PKGS)'
+
+.PHONY: generate
+generate: ## write again what is generated from the code
+	@deploy/setup.sh go
+	go generate ./...
+
+.PHONY: pin
+pin: ## write the digests of the base images into the Dockerfiles and .env.example; needs a registry
+	@deploy/pin.sh
+
+.PHONY: clean
+clean: ## remove what was built; the demo's data stays (make demo-clean)
+	rm -rf bin .bench .cache
