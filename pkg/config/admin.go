@@ -25,7 +25,8 @@ type AdminAudit struct {
 }
 
 // LoadAdmin reads admin's configuration from the given environment, in the form of os.Environ. The error
-// is a *MistakesError that names every mistake; the report is usable with an error too.
+// is a *MistakesError that names every mistake; the configuration, as far as it could be read, and the report are
+// usable with it too: a command that needs less than a service does can go on.
 func LoadAdmin(environ []string) (*Admin, *Report, error) {
 	cfg := new(Admin)
 	l := newLoader("admin", environ)

@@ -335,7 +335,8 @@ func (e *MistakesError) Error() string {
 	return b.String()
 }
 
-// finish makes the report, and the error when there is anything wrong.
+// finish makes the report, and the error when there is anything wrong. The configuration is returned then too, as
+// far as it could be read: a command that does not use what is wrong can go on.
 func finish[T any](l *loader, cfg *T) (*T, *Report, error) {
 	report := l.report()
 	if len(l.mistakes) == 0 {
@@ -347,5 +348,5 @@ func finish[T any](l *loader, cfg *T) (*T, *Report, error) {
 			err.Mistakes = append(err.Mistakes, Mistake{Name: v.Name, What: what, Example: v.Example})
 		}
 	}
-	return nil, report, err
+	return cfg, report, err
 }
