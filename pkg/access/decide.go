@@ -1,0 +1,391 @@
+// The decision.
+
+package access
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// Variant holds what a request asks for beyond its operation's plain form, one bit each.
+type Variant uint8
+
+const (
+	// Privileged: a process with another image, volumes, environment or place than its service has.
+	Privileged Variant = 1 << iota
+	// CarriesEnv: a release that brings an environment.
+	CarriesEnv
+	// ExternalBuild: a build made outside the rack.
+	ExternalBuild
+	// BuildProcess: the service in the path is "build". Decide sets it by itself when Facts say so.
+	BuildProcess
+)
+
+// BuildService is the name of the service whose processes build images. Their environment holds the rack's password.
+const BuildService = "build"
+
+// SystemApp is the app by whose name a rack means itself: its own processes, the API's among them, which hold
+// its password.
+const SystemApp = "system"
+
+// Request is what is asked for.
+type Request struct {
+	Rule    Rule
+	App     string // for AppVar: the app in the path
+	Service string // the service in the path, if any
+	Variant Variant
+	Source  netip.Addr // where the request comes from
+}
+
+// Facts are what was found out about a request before deciding, as its rule's Facts asks for.
+type Facts struct {
+	ProcessKnown   bool
+	ProcessService string // the service of the process
+	StartedBySelf  bool   // the same principal started the process
+
+	HostKnown bool   // the host belongs to a resource
+	HostApp   string // that resource's app
+
+	Approved bool // a deploy approval covers the request
+}
+
+// Factor is what is known of the principal's second factor.
+type Factor struct {
+	Enforced      bool // levels are enforced, not only computed
+	Fresh         bool // one was given within the window
+	AlwaysGranted bool // one was given for this very operation
+}
+
+// Effect is what becomes of a request.
+type Effect uint8
+
+const (
+	Deny Effect = iota
+	Allow
+	Challenge // a second factor is asked for
+	Wait      // held until somebody approves
+)
+
+func (e Effect) String() string {
+	switch e {
+	case Allow:
+		return "allow"
+	case Challenge:
+		return "challenge"
+	case Wait:
+		return "wait"
+	default:
+		return "deny"
+	}
+}
+
+// Codes of decisions. They are stable: audit events and metrics carry them.
+const (
+	CodeAllowed          = "allowed"
+	CodeNoCredential     = "no-credential"
+	CodeNoRule           = "no-rule"
+	CodeSourceAddress    = "source-address"
+	CodeRefusedForAll    = "refused-for-everybody"
+	CodeNoPermission     = "no-permission"
+	CodeOutOfScope       = "app-out-of-scope"
+	CodeNoApp            = "all-apps-needed"
+	CodeOverCeiling      = "creator-lacks-permission"
+	CodeNotOwnProcess    = "not-own-process"
+	CodeOnlyBuildLogs    = "only-build-logs"
+	CodeApprovalNeeded   = "approval-needed"
+	CodeProcessUnknown   = "process-unknown"
+	CodeHostUnknown      = "host-unknown"
+	CodeDestructiveOff   = "destructive-off"
+	CodeAPITokenAlways   = "api-token-always"
+	CodeFactorNeeded     = "factor-needed"
+	CodeFactorUnpossible = "factor-without-challenge"
+)
+
+// What became of the second factor, for the audit log.
+const (
+	MFANotRequired = "not-required"
+	MFANotEnforced = "not-enforced"
+	MFAToken       = "token" // an API token stands for the factor that its making took
+	MFAFresh       = "fresh"
+	MFAGranted     = "granted"
+	MFAMissing     = "missing"
+)
+
+// Decision is the outcome, and why.
+type Decision struct {
+	Effect     Effect
+	Code       string
+	Rule       string     // what decided: a grant ("role:deployer app:web-*"), a setting, or the table
+	Permission Permission // the one that was had, or that was lacking
+	Level      Level
+	MFA        string
+	Message    string // why not, as a sentence for a person, with what to do next; "" when allowed
+}
+
+// Decide decides about a request. The right comes first, then the factor: who lacks the right is told so, and is
+// never asked for a factor.
+func Decide(p *Principal, r Request, f Facts, s Settings, fac Factor) Decision {
+	if p == nil || p.Kind == KindNobody {
+		return deny(CodeNoCredential, "no credential", "",
+			"this needs a token of this gateway; make one in its console, then run convox login again")
+	}
+	rule := &r.Rule
+	if rule.Op == "" {
+		return deny(CodeNoRule, "table", "", "this gateway does not know what this request does, and so refuses it")
+	}
+	if len(p.SourceCIDRs) > 0 && !fromAny(p.SourceCIDRs, r.Source) {
+		return deny(CodeSourceAddress, "token:source-addresses", "",
+			"this token may not be used from this address; use it from where it was made for, or ask its owner to add the network")
+	}
+	if rule.Anybody {
+		return Decision{Effect: Allow, Code: CodeAllowed, Rule: "any credential", MFA: MFANotRequired}
+	}
+	if why := refusedForAll(&r); why != "" {
+		return deny(CodeRefusedForAll, "table", rule.Permission, "this gateway refuses this for everybody: "+why)
+	}
+
+	level := rule.Level
+	if rule.Facts == FactProcess && f.ProcessService == BuildService || r.Service == BuildService {
+		r.Variant |= BuildProcess
+	}
+
+	by := ""
+	d := need(p, &r, &f, &s, rule.Permission, "", &by)
+	for i := 0; i < len(rule.Also) && d == nil; i++ {
+		also := &rule.Also[i]
+		if also.When != 0 && r.Variant&also.When == 0 {
+			continue
+		}
+		if also.When == Privileged || also.When == BuildProcess {
+			level = LevelAlways
+		}
+		d = need(p, &r, &f, &s, also.Permission, also.Why, nil)
+	}
+	if d != nil {
+		d.Level = level
+		return *d
+	}
+
+	out := Decision{Effect: Allow, Code: CodeAllowed, Rule: by, Permission: rule.Permission}
+	if rule.Facts == FactProcess && !f.ProcessKnown {
+		d := deny(CodeProcessUnknown, "table", rule.Permission,
+			"the rack knows no such process or service of this app, or did not say in time; see convox ps and run it again")
+		d.Level = level
+		return d
+	}
+	if rule.Destructive && !s.AllowDestructive {
+		d := deny(CodeDestructiveOff, "setting:allow_destructive", rule.Permission,
+			"destructive actions are off in this gateway; an administrator can allow them for the time being in its settings")
+		d.Level = level
+		return d
+	}
+	if rule.OwnIsFree && f.StartedBySelf {
+		level = LevelNone
+	}
+	out.Level = level
+	factor(&out, p, rule, fac)
+	return out
+}
+
+// HasRight reports whether the principal may have the right to the operation, before any facts are known: when it
+// is false, Decide denies whatever the facts are, and they need not be gathered.
+func HasRight(p *Principal, r Request) bool {
+	if p == nil || p.Kind == KindNobody || r.Rule.Op == "" {
+		return false
+	}
+	if r.Rule.Anybody {
+		return true
+	}
+	if refusedForAll(&r) != "" {
+		return false
+	}
+	has := func(grants []Grant) bool {
+		for i := range grants {
+			g := &grants[i]
+			if g.Permissions.Has(r.Rule.Permission) && (r.Rule.AppFrom == AppFact || inScope(&r, nil, g)) {
+				return true
+			}
+		}
+		return false
+	}
+	return has(p.Grants) && (p.Ceiling == nil || has(p.Ceiling))
+}
+
+// refusedForAll returns why nobody may do this, or "".
+func refusedForAll(r *Request) string {
+	switch {
+	case r.Rule.Refused != "":
+		return r.Rule.Refused
+	case r.Variant&ExternalBuild != 0:
+		return "a build outside the rack is given the rack's own password; leave out --external and the rack builds it"
+	case r.Rule.AppFrom == AppVar && r.App == SystemApp:
+		return "system is the rack itself, whose processes hold its own password; see convox rack for what can be asked about it"
+	default:
+		return ""
+	}
+}
+
+// need returns nil when the principal has the permission over what the request touches, and a denial otherwise.
+// It notes in by, when that is not nil, which grant gives it.
+func need(p *Principal, r *Request, f *Facts, s *Settings, perm Permission, why string, by *string) *Decision {
+	own, lack := gives(p.Grants, p.Kind == KindAPIToken, r, f, s, perm)
+	if own != nil && p.Ceiling != nil {
+		var over string
+		if ceiling, _ := gives(p.Ceiling, true, r, f, s, perm); ceiling == nil {
+			own, over = nil, CodeOverCeiling
+		}
+		lack = over
+	}
+	if own != nil {
+		if by != nil {
+			*by = own.String()
+		}
+		return nil
+	}
+	d := deny(lack, "no grant", perm, lackMessage(lack, p, r, perm, why))
+	return &d
+}
+
+// gives returns the first grant that gives the permission over what the request touches, or why none does:
+// of several reasons, the one that comes closest.
+func gives(grants []Grant, token bool, r *Request, f *Facts, s *Settings, perm Permission) (*Grant, string) {
+	lack, closeness := CodeNoPermission, 0
+	nearer := func(code string, how int) {
+		if how > closeness {
+			lack, closeness = code, how
+		}
+	}
+	for i := range grants {
+		g := &grants[i]
+		switch {
+		case !g.Permissions.Has(perm):
+		case g.OwnProcessesOnly && !token:
+			// A role for tokens gives a person nothing.
+		case r.Rule.AppFrom == AppFact && !f.HostKnown:
+			nearer(CodeHostUnknown, 2)
+		case !inScope(r, f, g):
+			if r.Rule.AppFrom == AppNone {
+				nearer(CodeNoApp, 1)
+			} else {
+				nearer(CodeOutOfScope, 1)
+			}
+		case g.OwnProcessesOnly && perm == PermLogRead && !r.Rule.BuildLogs:
+			nearer(CodeOnlyBuildLogs, 3)
+		case g.OwnProcessesOnly && ofProcessStarted(perm) && !f.StartedBySelf:
+			nearer(CodeNotOwnProcess, 3)
+		case g.OwnProcessesOnly && s.DeployApprovals && !f.Approved && approvable.Has(perm):
+			nearer(CodeApprovalNeeded, 4)
+		default:
+			return g, ""
+		}
+	}
+	return nil, lack
+}
+
+// ofProcessStarted reports whether a pipeline has the permission only over processes that it started.
+func ofProcessStarted(perm Permission) bool {
+	return perm == PermProcessExec || perm == PermProcessTerminate
+}
+
+// inScope reports whether the grant's pattern covers what the request touches.
+func inScope(r *Request, f *Facts, g *Grant) bool {
+	switch r.Rule.AppFrom {
+	case AppVar:
+		return PatternMatch(g.App, r.App)
+	case AppFilter, AppSystem:
+		return true
+	case AppFact:
+		return PatternMatch(g.App, f.HostApp)
+	default:
+		return g.App == "*"
+	}
+}
+
+// factor fills in what the second factor makes of a request that is allowed.
+func factor(d *Decision, p *Principal, rule *Rule, fac Factor) {
+	switch {
+	case d.Level == LevelNone:
+		d.MFA = MFANotRequired
+	case p.Kind == KindAPIToken && d.Level == LevelAlways:
+		d.Effect, d.Code, d.Rule, d.MFA = Deny, CodeAPITokenAlways, "table", MFAMissing
+		d.Message = "this takes a person's second factor each time, which an API token cannot give; do it as a person"
+	case p.Kind == KindAPIToken:
+		d.MFA = MFAToken
+	case !fac.Enforced:
+		d.MFA = MFANotEnforced
+	case d.Level == LevelAlways && fac.AlwaysGranted:
+		d.MFA = MFAGranted
+	case d.Level == LevelStepUp && (fac.Fresh || fac.AlwaysGranted):
+		d.MFA = MFAFresh
+	case rule.NoChallenge:
+		d.Effect, d.Code, d.Rule, d.MFA = Deny, CodeFactorUnpossible, "table", MFAMissing
+		d.Message = "this takes a second factor, and what it uploads cannot be sent twice; give the factor in the gateway's console, then run it again"
+	default:
+		d.Effect, d.Code, d.Rule, d.MFA = Challenge, CodeFactorNeeded, "table", MFAMissing
+		d.Message = "this takes a second factor; give it in the gateway's console, then run it again"
+	}
+}
+
+func deny(code, rule string, perm Permission, message string) Decision {
+	return Decision{Effect: Deny, Code: code, Rule: rule, Permission: perm, MFA: MFANotRequired, Message: message}
+}
+
+// lackMessage says what is lacking, and what to do.
+func lackMessage(code string, p *Principal, r *Request, perm Permission, why string) string {
+	var b strings.Builder
+	who := "you"
+	if p.Kind == KindAPIToken {
+		who = "this token"
+	}
+	b.WriteString(who + " may not do this: it needs " + perm.short())
+	switch {
+	case r.Rule.AppFrom == AppVar:
+		b.WriteString(" over app " + shown(r.App))
+	case r.Rule.AppFrom == AppNone:
+		b.WriteString(" over all apps")
+	}
+	if why != "" {
+		b.WriteString(", because " + why)
+	}
+	const ask = "; ask an administrator of this gateway for it"
+	switch code {
+	case CodeOutOfScope, CodeNoApp:
+		b.WriteString(", and " + who + " have it over other apps only" + ask)
+	case CodeOverCeiling:
+		b.WriteString(", which the person who made the token no longer has; have the token made anew by somebody who has it")
+	case CodeNotOwnProcess:
+		b.WriteString(", and a pipeline has it only over processes that it started itself; run the command with convox run")
+	case CodeOnlyBuildLogs:
+		b.WriteString(", and a pipeline has it only for the logs of builds")
+	case CodeApprovalNeeded:
+		b.WriteString(", and a pipeline has it only with a deploy approval; request one, have it approved, then run this again")
+	case CodeHostUnknown:
+		return "this gateway connects only to hosts of resources that the rack lists, and this host is none of them; see convox resources for those there are"
+	default:
+		b.WriteString(", which " + who + " do not have" + ask)
+	}
+	return strings.Replace(strings.Replace(b.String(), "this token have", "this token has", 1), "this token do not", "this token does not", 1)
+}
+
+// shown makes a name fit for a message: short, printable, and without the percent sign.
+func shown(name string) string {
+	if len(name) > 64 {
+		return "of that name"
+	}
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == '%' || c > '~' {
+			return '?'
+		}
+		return c
+	}, name)
+}
+
+func fromAny(networks []netip.Prefix, from netip.Addr) bool {
+	from = from.Unmap()
+	for _, n := range networks {
+		if n.Contains(from) {
+			return true
+		}
+	}
+	return false
+}

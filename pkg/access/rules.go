@@ -1,0 +1,265 @@
+// The table of what each operation takes: one line per operation, in the order of the rack's own routes. An
+// operation without a line is refused for everybody.
+
+package access
+
+// Level says how fresh a second factor an operation takes.
+type Level uint8
+
+const (
+	LevelNone   Level = iota
+	LevelStepUp       // a factor within the window of Settings
+	LevelAlways       // a factor for this very operation, spent by it
+)
+
+func (l Level) String() string {
+	switch l {
+	case LevelStepUp:
+		return "step-up"
+	case LevelAlways:
+		return "always"
+	default:
+		return "none"
+	}
+}
+
+// AppFrom says how the app that an operation touches is found, and so which grants count.
+type AppFrom uint8
+
+const (
+	AppNone   AppFrom = iota // no app: only grants over all apps count
+	AppVar                   // the {app} of the path
+	AppFilter                // GET /apps: any grant counts, and the answer is filtered by AppInScope
+	AppSystem                // GET /system: any grant counts
+	AppFact                  // Facts.HostApp
+)
+
+// FactNeed says what must be known before an operation is decided.
+type FactNeed uint8
+
+const (
+	FactNone    FactNeed = iota
+	FactProcess          // the process: whether it exists, its service, and whether the principal started it
+	FactStarter          // whether the principal started the process
+	FactHost             // whether the host is of a resource, and of which app's
+)
+
+// Kinds of events, as the audit log spells them.
+const (
+	EventAction    = "action"    // a person's doing
+	EventPoll      = "poll"      // what the CLI does on its own while it waits
+	EventPreflight = "preflight" // what the CLI does on its own before something else
+)
+
+// Rule says what one operation takes.
+type Rule struct {
+	Op         string
+	Action     string // the audit log's name for it: "process.exec"
+	Permission Permission
+	Also       []Also // what else it takes
+	Level      Level
+	AppFrom    AppFrom
+	Facts      FactNeed
+	Kind       string // EventAction, EventPoll or EventPreflight
+
+	Destructive bool   // refused for everybody while destructive actions are off
+	Refused     string // refused for everybody, and why; empty when not
+	NoChallenge bool   // its body cannot be sent twice, so it is refused rather than challenged for a factor
+	Anybody     bool   // any good credential may; no permission is asked for
+
+	// BuildLogs marks the one kind of logs that a pipeline's log:read covers.
+	BuildLogs bool
+	// OwnIsFree marks that it takes no factor for a process that the principal started.
+	OwnIsFree bool
+}
+
+// Also is a further permission that an operation takes.
+type Also struct {
+	Permission Permission
+	When       Variant // only for requests that have this bit; zero is always
+	Why        string  // what it is needed for, as the end of a sentence
+}
+
+const (
+	refusedPassword = "it would hand out, or go around by, the rack's own password, and everything done with that would be done by nobody"
+	envIsClear      = "the rack's answer holds the app's environment in clear"
+)
+
+// Rules returns a fresh copy of the table.
+func Rules() []Rule {
+	const (
+		none, S, A = LevelNone, LevelStepUp, LevelAlways
+
+		app = AppVar
+		no  = AppNone
+	)
+	r := row
+
+	return []Rule{
+		r("AppCancel", "app.cancel", PermAppCancel, S, app),
+		r("AppCreate", "app.create", PermAppCreate, S, no),
+		r("AppDelete", "app.delete", PermAppDelete, A, app, destructive),
+		r("AppDiagnose", "app.diagnose", PermLogRead, none, app),
+		r("AppGet", "app.get", PermAppRead, none, app, poll),
+		r("AppList", "app.list", PermAppList, none, AppFilter),
+		r("AppLogs", "app.logs", PermLogRead, none, app),
+		r("AppManifestService", "app.manifest-service", PermReleaseRead, none, app, showsEnv),
+		r("AppMetrics", "app.metrics", PermAppRead, none, app),
+		r("MetricsByService", "app.metrics-by-service", PermAppRead, none, app),
+		r("AppUpdate", "app.update", PermAppUpdate, S, app),
+		r("AppBudgetGet", "budget.get", PermAppRead, none, app),
+		r("AppBudgetSet", "budget.set", PermAppBudget, S, app),
+		r("AppBudgetClear", "budget.clear", PermAppBudget, S, app),
+		r("AppBudgetReset", "budget.reset", PermAppBudget, S, app),
+		r("AppBudgetShutdownStateGet", "budget.shutdown-state", PermAppRead, none, app),
+		r("AppBudgetSimulate", "budget.simulate", PermAppBudget, S, app),
+		r("AppBudgetDismissRecovery", "budget.dismiss", PermAppBudget, S, app),
+		r("AppCost", "app.cost", PermAppRead, none, app),
+		r("BalancerList", "balancer.list", PermAppRead, none, app),
+		r("BuildCreate", "build.create", PermBuildCreate, S, app),
+		r("BuildExport", "build.export", PermBuildExport, S, app),
+		r("BuildGet", "build.get", PermBuildRead, none, app, poll),
+		r("BuildImport", "build.import", PermBuildCreate, S, app, noChallenge),
+		r("BuildImportImage", "build.import-image", PermBuildCreate, S, app),
+		r("BuildList", "build.list", PermBuildList, none, app),
+		r("BuildLogs", "build.logs", PermLogRead, none, app, buildLogs),
+		r("BuildUpdate", "build.update", PermBuildUpdate, S, app),
+		r("AppConfigList", "config.list", PermConfigRead, none, app),
+		r("AppConfigEnvMask", "config.env-mask", PermAppRead, none, app, poll),
+		r("AppConfigGet", "config.get", PermConfigRead, none, app),
+		r("AppConfigSet", "config.set", PermConfigSet, S, app),
+		r("CapacityGet", "rack.capacity", PermRackRead, none, no),
+		r("CertificateApply", "certificate.apply", PermCertificateApply, S, app),
+		r("CertificateCreate", "certificate.create", PermCertificateManage, S, no),
+		r("CertificateDelete", "certificate.delete", PermCertificateManage, S, no),
+		r("CertificateRenew", "certificate.renew", PermCertificateApply, S, app),
+		r("CertificateGenerate", "certificate.generate", PermCertificateApply, S, no),
+		r("CertificateList", "certificate.list", PermCertificateList, none, no),
+		r("LetsEncryptConfigGet", "letsencrypt.get", PermRackUpdate, A, no),
+		r("LetsEncryptConfigApply", "letsencrypt.apply", PermRackUpdate, A, no),
+		r("EventSend", "event.send", PermRackUpdate, A, no, refused(refusedPassword)),
+		r("FilesDelete", "file.delete", PermFileWrite, S, app, ofProcess, notOfBuild),
+		r("FilesDownload", "file.download", PermFileRead, S, app, ofProcess, notOfBuild),
+		r("FilesUpload", "file.upload", PermFileWrite, S, app, ofProcess, notOfBuild),
+		r("InstanceKeyroll", "instance.keyroll", PermInstanceKeyroll, A, no, showsKey),
+		r("InstanceList", "instance.list", PermInstanceList, none, no),
+		r("InstanceShell", "instance.shell", PermInstanceShell, A, no),
+		r("InstanceTerminate", "instance.terminate", PermInstanceTerminate, A, no, destructive),
+		r("ObjectDelete", "object.delete", PermObjectAdmin, none, app),
+		r("ObjectExists", "object.exists", PermObjectAdmin, none, app),
+		r("ObjectFetch", "object.fetch", PermObjectAdmin, none, app),
+		r("ObjectList", "object.list", PermObjectAdmin, none, app),
+		r("ObjectStoreTemporary", "object.store-temporary", PermObjectCreate, none, app),
+		r("ObjectStore", "object.store", PermObjectAdmin, none, app),
+		r("ProcessExec", "process.exec", PermProcessExec, S, app, ofProcess, notOfBuild),
+		r("ProcessGet", "process.get", PermProcessRead, none, app, poll),
+		r("ProcessList", "process.list", PermProcessList, none, app, poll),
+		r("ProcessLogs", "process.logs", PermLogRead, none, app, ofProcess, notOfBuild),
+		r("ProcessRun", "process.start", PermProcessStart, S, app, notPrivileged, notOfBuild),
+		r("ServiceLogs", "service.logs", PermLogRead, none, app, notOfBuild),
+		r("ProcessStop", "process.terminate", PermProcessTerminate, S, app, byStarter),
+		r("Proxy", "network.proxy", PermNetworkProxy, S, AppFact),
+		r("RegistryAdd", "registry.add", PermRegistryManage, S, no),
+		r("RegistryList", "registry.list", PermRegistryList, none, no),
+		r("RegistryProxy", "registry.proxy", PermRackUpdate, A, no, refused(refusedPassword)),
+		r("RegistryRemove", "registry.remove", PermRegistryManage, S, no),
+		r("ReleaseCreate", "release.create", PermReleaseCreate, S, app, setsEnv, showsEnv),
+		r("ReleaseGet", "release.get", PermReleaseRead, none, app, showsEnv),
+		r("ReleaseList", "release.list", PermReleaseList, none, app, showsEnv),
+		r("ReleasePromote", "release.promote", PermReleasePromote, S, app),
+		r("ResourceConsole", "resource.console", PermResourceConsole, S, app),
+		r("ResourceExport", "resource.export", PermResourceExport, A, app),
+		r("ResourceGet", "resource.get", PermResourceRead, none, app),
+		r("ResourceImport", "resource.import", PermResourceImport, A, app, noChallenge),
+		r("ResourceList", "resource.list", PermResourceList, none, app),
+		r("ServiceList", "service.list", PermAppRead, none, app),
+		r("ServiceMetrics", "service.metrics", PermAppRead, none, app),
+		r("ServiceRestart", "service.restart", PermAppRestart, S, app),
+		r("ServiceScaleOverrideSet", "service.scale-override", PermAppUpdate, S, app),
+		r("ServiceTriggersDisable", "service.triggers-disable", PermAppUpdate, S, app),
+		r("ServiceTriggersEnable", "service.triggers-enable", PermAppUpdate, S, app),
+		r("ServiceTriggersThresholdSet", "service.triggers-threshold", PermAppUpdate, S, app),
+		r("ServiceUpdate", "service.update", PermAppUpdate, S, app),
+		r("SystemGet", "rack.get", PermRackRead, none, AppSystem),
+		r("SystemLogs", "rack.logs", PermRackLog, none, no),
+		r("SystemMetrics", "rack.metrics", PermRackRead, none, no),
+		r("SystemJwtSignKeyRotate", "rack.key-rotate", PermRackUpdate, A, no),
+		r("SystemJwtToken", "rack.token", PermRackUpdate, A, no, refused(refusedPassword)),
+		r("SystemProcesses", "rack.processes", PermRackProcess, none, no),
+		r("SystemReleases", "rack.releases", PermRackRead, none, no),
+		r("SystemResourceCreate", "rack-resource.create", PermRackUpdate, A, no),
+		r("SystemResourceDelete", "rack-resource.delete", PermRackUpdate, A, no),
+		r("SystemResourceGet", "rack-resource.get", PermRackRead, none, no),
+		r("SystemResourceLink", "rack-resource.link", PermRackUpdate, A, no),
+		r("SystemResourceList", "rack-resource.list", PermRackRead, none, no),
+		r("SystemResourceTypes", "rack-resource.types", PermRackRead, none, no),
+		r("SystemResourceUnlink", "rack-resource.unlink", PermRackUpdate, A, no),
+		r("SystemResourceUpdate", "rack-resource.update", PermRackUpdate, A, no),
+		r("SystemUpdate", "rack.update", PermRackUpdate, A, no),
+		r("KarpenterCleanup", "rack.karpenter-cleanup", PermRackUpdate, A, no),
+		r("ProxyHttpService", "network.http-proxy", PermNetworkProxy, A, no, refused(refusedPassword)),
+		r("KubernetesProxy", "kubernetes.proxy", PermRackUpdate, A, no, refused(refusedPassword)),
+
+		// What the gateway answers itself, as its own console.
+		r("Auth", "gateway.auth", "", none, no, anybody),
+		r("Racks", "gateway.racks", "", none, no, anybody, preflight),
+		r("Rack", "gateway.rack", "", none, no, anybody),
+		r("Machines", "gateway.machines", "", none, no, anybody, preflight),
+	}
+}
+
+// ruleByOp is Rules, by operation. It never changes.
+var ruleByOp = func() map[string]Rule {
+	rules := Rules()
+	m := make(map[string]Rule, len(rules))
+	for _, r := range rules {
+		m[r.Op] = r
+	}
+	return m
+}()
+
+// RuleFor returns the rule of an operation. Its slices are shared and must not be changed.
+func RuleFor(op string) (Rule, bool) {
+	r, ok := ruleByOp[op]
+	return r, ok
+}
+
+// column fills in a column of a row.
+type column func(*Rule)
+
+func row(op, action string, perm Permission, level Level, from AppFrom, columns ...column) Rule {
+	r := Rule{Op: op, Action: action, Permission: perm, Level: level, AppFrom: from, Kind: EventAction}
+	if from == AppFact {
+		r.Facts = FactHost
+	}
+	for _, c := range columns {
+		c(&r)
+	}
+	return r
+}
+
+func destructive(r *Rule) { r.Destructive = true }
+func noChallenge(r *Rule) { r.NoChallenge = true }
+func buildLogs(r *Rule)   { r.BuildLogs = true }
+func ofProcess(r *Rule)   { r.Facts = FactProcess }
+func byStarter(r *Rule)   { r.Facts, r.OwnIsFree = FactStarter, true }
+func poll(r *Rule)        { r.Kind = EventPoll }
+func preflight(r *Rule)   { r.Kind = EventPreflight }
+func anybody(r *Rule)     { r.Anybody = true }
+
+func refused(why string) column { return func(r *Rule) { r.Refused = why } }
+
+func also(perm Permission, when Variant, why string) column {
+	return func(r *Rule) { r.Also = append(r.Also, Also{perm, when, why}) }
+}
+
+// showsEnv stands until the environment in the rack's answers is masked.
+func showsEnv(r *Rule) { also(PermSecretRead, 0, envIsClear)(r) }
+func showsKey(r *Rule) { also(PermSecretRead, 0, "the rack's answer is a private key")(r) }
+func setsEnv(r *Rule)  { also(PermEnvSet, CarriesEnv, "the request brings an environment")(r) }
+func notPrivileged(r *Rule) {
+	also(PermProcessPrivileged, Privileged, "the request asks for another image, for disks or for more of the node than its service has")(r)
+}
+func notOfBuild(r *Rule) {
+	also(PermProcessBuild, BuildProcess, "a build's process holds the rack's own password")(r)
+}
