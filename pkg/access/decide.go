@@ -7,19 +7,12 @@ import (
 	"strings"
 )
 
-// Variant holds what a request asks for beyond its operation's plain form, one bit each.
-type Variant uint8
-
-const (
-	// Privileged: a process with another image, volumes, environment or place than its service has.
-	Privileged Variant = 1 << iota
-	// CarriesEnv: a release that brings an environment.
-	CarriesEnv
-	// ExternalBuild: a build made outside the rack.
-	ExternalBuild
-	// BuildProcess: the service in the path is "build". Decide sets it by itself when Facts say so.
-	BuildProcess
-)
+// Variant is what a request asks for beyond its operation's plain form.
+type Variant struct {
+	Privileged    bool // a process with another image, volumes, environment or place than its service has
+	CarriesEnv    bool // a release that brings an environment
+	ExternalBuild bool // a build made outside the rack
+}
 
 // BuildService is the name of the service whose processes build images. Their environment holds the rack's password.
 const BuildService = "build"
@@ -44,7 +37,7 @@ type Facts struct {
 	StartedBySelf  bool   // the same principal started the process
 
 	HostKnown bool   // the host belongs to a resource
-	HostApp   string // that resource's app
+	HostApp   string // that resource's app; "" for a resource of the rack
 
 	Approved bool // a deploy approval covers the request
 }
@@ -98,7 +91,7 @@ const (
 	CodeDestructiveOff   = "destructive-off"
 	CodeAPITokenAlways   = "api-token-always"
 	CodeFactorNeeded     = "factor-needed"
-	CodeFactorUnpossible = "factor-without-challenge"
+	CodeFactorImpossible = "factor-without-challenge"
 )
 
 // What became of the second factor, for the audit log.
@@ -145,20 +138,14 @@ func Decide(p *Principal, r Request, f Facts, s Settings, fac Factor) Decision {
 	}
 
 	level := rule.Level
-	if rule.Facts == FactProcess && f.ProcessService == BuildService || r.Service == BuildService {
-		r.Variant |= BuildProcess
-	}
-
 	by := ""
 	d := need(p, &r, &f, &s, rule.Permission, "", &by)
 	for i := 0; i < len(rule.Also) && d == nil; i++ {
 		also := &rule.Also[i]
-		if also.When != 0 && r.Variant&also.When == 0 {
+		if !also.When.holds(&r, &f) {
 			continue
 		}
-		if also.When == Privileged || also.When == BuildProcess {
-			level = LevelAlways
-		}
+		level = max(level, also.Level)
 		d = need(p, &r, &f, &s, also.Permission, also.Why, nil)
 	}
 	if d != nil {
@@ -216,7 +203,7 @@ func refusedForAll(r *Request) string {
 	switch {
 	case r.Rule.Refused != "":
 		return r.Rule.Refused
-	case r.Variant&ExternalBuild != 0:
+	case r.Variant.ExternalBuild:
 		return "a build outside the rack is given the rack's own password; leave out --external and the rack builds it"
 	case r.Rule.AppFrom == AppVar && r.App == SystemApp:
 		return "system is the rack itself, whose processes hold its own password; see convox rack for what can be asked about it"
@@ -295,6 +282,9 @@ func inScope(r *Request, f *Facts, g *Grant) bool {
 	case AppFilter, AppSystem:
 		return true
 	case AppFact:
+		if f.HostApp == "" { // a resource of the rack
+			return g.App == "*"
+		}
 		return PatternMatch(g.App, f.HostApp)
 	default:
 		return g.App == "*"
@@ -318,7 +308,7 @@ func factor(d *Decision, p *Principal, rule *Rule, fac Factor) {
 	case d.Level == LevelStepUp && (fac.Fresh || fac.AlwaysGranted):
 		d.MFA = MFAFresh
 	case rule.NoChallenge:
-		d.Effect, d.Code, d.Rule, d.MFA = Deny, CodeFactorUnpossible, "table", MFAMissing
+		d.Effect, d.Code, d.Rule, d.MFA = Deny, CodeFactorImpossible, "table", MFAMissing
 		d.Message = "this takes a second factor, and what it uploads cannot be sent twice; give the factor in the gateway's console, then run it again"
 	default:
 		d.Effect, d.Code, d.Rule, d.MFA = Challenge, CodeFactorNeeded, "table", MFAMissing

@@ -76,14 +76,36 @@ type Rule struct {
 // Also is a further permission that an operation takes.
 type Also struct {
 	Permission Permission
-	When       Variant // only for requests that have this bit; zero is always
-	Why        string  // what it is needed for, as the end of a sentence
+	When       Condition
+	Level      Level  // the least level then
+	Why        string // what it is needed for, to follow "because"
 }
 
+// Condition says which requests need a further permission.
+type Condition uint8
+
 const (
-	refusedPassword = "it would hand out, or go around by, the rack's own password, and everything done with that would be done by nobody"
-	envIsClear      = "the rack's answer holds the app's environment in clear"
+	Always         Condition = iota
+	WhenPrivileged           // Variant.Privileged
+	WhenEnv                  // Variant.CarriesEnv
+	WhenBuild                // the process, or the service in the path, is a build's
 )
+
+func (c Condition) holds(r *Request, f *Facts) bool {
+	switch c {
+	case WhenPrivileged:
+		return r.Variant.Privileged
+	case WhenEnv:
+		return r.Variant.CarriesEnv
+	case WhenBuild:
+		return r.Service == BuildService || r.Rule.Facts == FactProcess && f.ProcessService == BuildService
+	default:
+		return true
+	}
+}
+
+// aroundByPassword is why most of what is refused for everybody is.
+const aroundByPassword = "it hands out, or goes around by, the rack's own password, and what is done with that has no name and no record"
 
 // Rules returns a fresh copy of the table.
 func Rules() []Rule {
@@ -137,7 +159,7 @@ func Rules() []Rule {
 		r("CertificateList", "certificate.list", PermCertificateList, none, no),
 		r("LetsEncryptConfigGet", "letsencrypt.get", PermRackUpdate, A, no),
 		r("LetsEncryptConfigApply", "letsencrypt.apply", PermRackUpdate, A, no),
-		r("EventSend", "event.send", PermRackUpdate, A, no, refused(refusedPassword)),
+		r("EventSend", "event.send", PermRackUpdate, A, no, refused(aroundByPassword)),
 		r("FilesDelete", "file.delete", PermFileWrite, S, app, ofProcess, notOfBuild),
 		r("FilesDownload", "file.download", PermFileRead, S, app, ofProcess, notOfBuild),
 		r("FilesUpload", "file.upload", PermFileWrite, S, app, ofProcess, notOfBuild),
@@ -161,7 +183,7 @@ func Rules() []Rule {
 		r("Proxy", "network.proxy", PermNetworkProxy, S, AppFact),
 		r("RegistryAdd", "registry.add", PermRegistryManage, S, no),
 		r("RegistryList", "registry.list", PermRegistryList, none, no),
-		r("RegistryProxy", "registry.proxy", PermRackUpdate, A, no, refused(refusedPassword)),
+		r("RegistryProxy", "registry.proxy", PermRackUpdate, A, no, refused(aroundByPassword)),
 		r("RegistryRemove", "registry.remove", PermRegistryManage, S, no),
 		r("ReleaseCreate", "release.create", PermReleaseCreate, S, app, setsEnv, showsEnv),
 		r("ReleaseGet", "release.get", PermReleaseRead, none, app, showsEnv),
@@ -184,7 +206,7 @@ func Rules() []Rule {
 		r("SystemLogs", "rack.logs", PermRackLog, none, no),
 		r("SystemMetrics", "rack.metrics", PermRackRead, none, no),
 		r("SystemJwtSignKeyRotate", "rack.key-rotate", PermRackUpdate, A, no),
-		r("SystemJwtToken", "rack.token", PermRackUpdate, A, no, refused(refusedPassword)),
+		r("SystemJwtToken", "rack.token", PermRackUpdate, A, no, refused(aroundByPassword)),
 		r("SystemProcesses", "rack.processes", PermRackProcess, none, no),
 		r("SystemReleases", "rack.releases", PermRackRead, none, no),
 		r("SystemResourceCreate", "rack-resource.create", PermRackUpdate, A, no),
@@ -197,13 +219,13 @@ func Rules() []Rule {
 		r("SystemResourceUpdate", "rack-resource.update", PermRackUpdate, A, no),
 		r("SystemUpdate", "rack.update", PermRackUpdate, A, no),
 		r("KarpenterCleanup", "rack.karpenter-cleanup", PermRackUpdate, A, no),
-		r("ProxyHttpService", "network.http-proxy", PermNetworkProxy, A, no, refused(refusedPassword)),
-		r("KubernetesProxy", "kubernetes.proxy", PermRackUpdate, A, no, refused(refusedPassword)),
+		r("ProxyHttpService", "network.http-proxy", PermNetworkProxy, A, no, refused(aroundByPassword)),
+		r("KubernetesProxy", "kubernetes.proxy", PermRackUpdate, A, no, refused(aroundByPassword)),
 
 		// What the gateway answers itself, as its own console.
 		r("Auth", "gateway.auth", "", none, no, anybody),
 		r("Racks", "gateway.racks", "", none, no, anybody, preflight),
-		r("Rack", "gateway.rack", "", none, no, anybody),
+		r("RackGet", "gateway.rack", "", none, no, anybody),
 		r("Machines", "gateway.machines", "", none, no, anybody, preflight),
 	}
 }
@@ -249,17 +271,27 @@ func anybody(r *Rule)     { r.Anybody = true }
 
 func refused(why string) column { return func(r *Rule) { r.Refused = why } }
 
-func also(perm Permission, when Variant, why string) column {
-	return func(r *Rule) { r.Also = append(r.Also, Also{perm, when, why}) }
-}
+func also(a Also) column { return func(r *Rule) { r.Also = append(r.Also, a) } }
 
 // showsEnv stands until the environment in the rack's answers is masked.
-func showsEnv(r *Rule) { also(PermSecretRead, 0, envIsClear)(r) }
-func showsKey(r *Rule) { also(PermSecretRead, 0, "the rack's answer is a private key")(r) }
-func setsEnv(r *Rule)  { also(PermEnvSet, CarriesEnv, "the request brings an environment")(r) }
-func notPrivileged(r *Rule) {
-	also(PermProcessPrivileged, Privileged, "the request asks for another image, for disks or for more of the node than its service has")(r)
+func showsEnv(r *Rule) {
+	also(Also{Permission: PermSecretRead, Why: "the rack's answer holds the app's environment in clear"})(r)
 }
+
+func showsKey(r *Rule) {
+	also(Also{Permission: PermSecretRead, Why: "the rack's answer is a private key"})(r)
+}
+
+func setsEnv(r *Rule) {
+	also(Also{Permission: PermEnvSet, When: WhenEnv, Why: "the request brings an environment"})(r)
+}
+
+func notPrivileged(r *Rule) {
+	also(Also{Permission: PermProcessPrivileged, When: WhenPrivileged, Level: LevelAlways,
+		Why: "the request asks for another image, for disks or for more of the node than its service has"})(r)
+}
+
 func notOfBuild(r *Rule) {
-	also(PermProcessBuild, BuildProcess, "a build's process holds the rack's own password")(r)
+	also(Also{Permission: PermProcessBuild, When: WhenBuild, Level: LevelAlways,
+		Why: "a build's process holds the rack's own password"})(r)
 }

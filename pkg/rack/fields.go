@@ -129,17 +129,18 @@ const utf8Invalid = '\uFFFD'
 // Get returns what the rack will read for the named option: a form field or query parameter by its name, or a
 // header by its canonical name. It is "" when the option is absent or not the route's.
 func (f Fields) Get(name string) string {
-	value, _ := f.lookup(name)
+	value, _ := f.Lookup(name)
 	return value
 }
 
 // Has reports whether the request gives the option, be it empty.
 func (f Fields) Has(name string) bool {
-	_, ok := f.lookup(name)
+	_, ok := f.Lookup(name)
 	return ok
 }
 
-func (f Fields) lookup(name string) (string, bool) {
+// Lookup returns what the rack will read for the named option, as Get does, and whether it is given.
+func (f Fields) Lookup(name string) (string, bool) {
 	if f.route == nil {
 		return "", false
 	}

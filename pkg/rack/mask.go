@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -336,22 +337,12 @@ func maskAddress(s string, hidePath bool) string {
 		if err != nil {
 			return Masked
 		}
-		for i, name := range slices.Sorted(mapKeys(query)) {
+		for i, name := range slices.Sorted(maps.Keys(query)) {
 			b.WriteByte("?&"[min(i, 1)])
 			b.WriteString(url.QueryEscape(name) + "=" + Masked)
 		}
 	}
 	return b.String()
-}
-
-func mapKeys(v url.Values) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range v {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // maskImage keeps the name of a container image: HOST/PATH, with a tag or a digest.

@@ -51,6 +51,9 @@ type Match struct {
 // Var returns what the named part of the pattern stands for, unescaped: one segment, or, for the rest of a
 // path, its segments with slashes between. It is "" when the pattern has no such part.
 func (m *Match) Var(name string) string {
+	if m.Route == nil {
+		return ""
+	}
 	for i := range m.Route.segments {
 		s := &m.Route.segments[i]
 		if s.name != name || name == "" {

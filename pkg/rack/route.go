@@ -77,7 +77,7 @@ type Route struct {
 	// after the prefix, so that whoever asks is told why.
 	Shut bool
 
-	segments []segment // of Pattern, as table.go's NewTable parsed them
+	segments []segment // of Pattern; empty until the route is in a Table
 	strip    []string  // canonical headers that could stand in for a field
 }
 
@@ -91,3 +91,14 @@ func IsSocket(r *http.Request) bool {
 
 // HasHeader reports whether the rack reads the named header, in canonical spelling, as an option of the route.
 func (r *Route) HasHeader(name string) bool { return slices.Contains(r.Headers, name) }
+
+// LastVar returns the name of the last variable of the pattern: of what the request is about. It is "" when the
+// pattern has none.
+func (r *Route) LastVar() string {
+	for _, s := range slices.Backward(r.segments) {
+		if s.name != "" {
+			return s.name
+		}
+	}
+	return ""
+}

@@ -128,7 +128,7 @@ func Routes() []Route {
 		route("POST", "/resources/{name}/links", "SystemResourceLink", json, f("app")),
 		route("GET", "/resources", "SystemResourceList", json),
 		route("OPTIONS", "/resources", "SystemResourceTypes", json),
-		route("DELETE", "/resources/{name}/links/{app}", "SystemResourceUnlink", json),
+		route("DELETE", "/resources/{name}/links/{link}", "SystemResourceUnlink", json),
 		route("PUT", "/resources/{name}", "SystemResourceUpdate", json, f("parameters")),
 		route("PUT", "/system", "SystemUpdate", text, f("count force parameters type version")),
 		route("POST", "/system/karpenter/cleanup", "KarpenterCleanup", text),
