@@ -92,7 +92,7 @@ func maskOf(op Op) fields {
 	case "SystemGet":
 		return fields{{"parameters", maskAll}, {"outputs", maskAll}}
 	case "SystemResourceCreate", "SystemResourceGet", "SystemResourceLink", "SystemResourceList",
-		"SystemResourceDelete", "SystemResourceUnlink", "SystemResourceUpdate":
+		"SystemResourceUnlink", "SystemResourceUpdate":
 		return fields{{"url", maskHook}, {"parameters", maskAll}}
 	}
 	return nil

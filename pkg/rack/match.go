@@ -157,6 +157,7 @@ func (t *Table) Match(method string, socket bool, escapedPath string) (Match, er
 	}
 
 	var allowed []string
+	otherwise := false // the method is right, but one is a socket and the other is not
 	for _, r := range t.byCount[min(len(segments), len(t.byCount)-1)][segments[0]] {
 		if !r.matches(segments) {
 			continue
@@ -165,11 +166,13 @@ func (t *Table) Match(method string, socket bool, escapedPath string) (Match, er
 		case r.Method == AnyMethod, r.Method == method && r.Socket == socket:
 			m.Route = r
 			return m, nil
-		case r.Method != method:
+		case r.Method == method:
+			otherwise = true
+		default:
 			allowed = append(allowed, r.Method)
 		}
 	}
-	if len(allowed) == 0 {
+	if len(allowed) == 0 || otherwise {
 		return m, ErrNoRoute
 	}
 	slices.Sort(allowed)
