@@ -47,8 +47,8 @@ demo-down: ## stop the demo that demo-up started, and wait until it has stopped
 	@if [ -x bin/demo ]; then bin/demo down; else echo 'The demo is not running.'; fi
 
 .PHONY: demo-clean
-demo-clean: demo-down ## stop the demo and forget its data, tokens and certificate
-	rm -rf .demo
+demo-clean: ## stop the demo and forget its data, tokens and certificates
+	@if [ -d .demo ]; then $(MAKE) demo-setup && bin/demo clean; else echo 'There is no demo here.'; fi
 
 .PHONY: demo-setup
 demo-setup:

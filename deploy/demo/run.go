@@ -1,0 +1,433 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"rackgateway/pkg/postgres/cluster"
+)
+
+// The ports that the demo takes when they are free.
+const (
+	gatewayPort  = 8443
+	rackPort     = 8543
+	postgresPort = 8532
+	metricsPort  = 8490
+)
+
+const database = "rackgateway"
+
+// demo is one run. Its methods are called from one goroutine.
+type demo struct {
+	place
+	out   io.Writer
+	state *state
+	http  *http.Client
+
+	postgres *cluster.Cluster
+	rack     *child // nil when a real rack is used
+	proxy    *child
+
+	admin      admin
+	gateway    string // https://localhost:PORT
+	authority  string // PEM file to verify the gateway by
+	rackName   string // ORGANIZATION/ALIAS
+	rackHost   string
+	rackCA     string
+	metricsURL string
+}
+
+// runForeground runs the demo until ctx ends, or until a part of it ends by itself, which is an error.
+func runForeground(ctx context.Context, here place, out io.Writer) error {
+	for _, folder := range []string{here.folder, here.file("logs"), here.file("tls")} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return err
+		}
+	}
+	// PostgreSQL's user passes through. What is secret in it is closed by itself.
+	if err := os.Chmod(here.folder, 0o755); err != nil { //nolint:gosec // as the line above says
+		return err
+	}
+	lock, holder, err := lockFolder(here.file("lock"))
+	if errors.Is(err, errRunning) {
+		return fmt.Errorf("the demo is running already (process %d): see %s; `make demo-down` stops it", holder, here.file("demo.env"))
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // gives the folder back
+
+	d := &demo{place: here, out: out}
+	var progress *os.File
+	if os.Getenv(progressVariable) != "" {
+		progress = os.NewFile(3, "progress")
+		d.out = io.MultiWriter(out, progress)
+	}
+	err = d.start(ctx)
+	if err == nil {
+		d.explain()
+		if progress != nil {
+			fmt.Fprintln(progress, ready)
+			progress.Close()
+			d.out = out
+		}
+		err = d.watch(ctx)
+	}
+	interrupted := ctx.Err() != nil
+	if err != nil && !interrupted {
+		fmt.Fprintln(d.out, "demo:", err)
+	}
+	stopping := d.stop()
+	if progress != nil {
+		progress.Close() // whoever still reads learns here that the demo has not started
+	}
+	switch {
+	case interrupted:
+		return stopping
+	case err != nil:
+		return errors.Join(errors.New("stopped, because of the error above"), stopping)
+	default:
+		return stopping
+	}
+}
+
+// start brings everything up, in order.
+func (d *demo) start(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"PostgreSQL", d.startPostgres},
+		{"migrations", d.migrate},
+		{"people and roles", func(ctx context.Context) error { return seed(ctx, d.admin) }},
+		{"rack", d.startRack},
+		{"proxy", d.startProxy},
+		{"tokens", d.makeTokens},
+	} {
+		began := time.Now()
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+		fmt.Fprintf(d.out, "  %-18s ready after %.1f s\n", step.name, time.Since(began).Seconds())
+	}
+	return d.writeEnv()
+}
+
+func (d *demo) startPostgres(ctx context.Context) error {
+	var err error
+	if d.state, err = loadState(d.folder); err != nil {
+		return err
+	}
+	folder, err := d.postgresFolder()
+	if err != nil {
+		return err
+	}
+	if inside := d.file("postgres"); folder != inside {
+		if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
+			return err
+		}
+		if _, err := os.Lstat(inside); errors.Is(err, os.ErrNotExist) {
+			if err := os.Symlink(folder, inside); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(d.out, "  PostgreSQL cannot work under this path; its data is in %s\n", folder)
+	}
+	port, err := freePort(ctx, "127.0.0.1", postgresPort)
+	if err != nil {
+		return err
+	}
+	starting, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if d.postgres, err = cluster.Start(starting, cluster.Options{Dir: folder, Port: port}); err != nil {
+		return err
+	}
+	if err := d.postgres.Setup(starting); err != nil {
+		return err
+	}
+	if err := d.postgres.CreateDatabase(starting, database, ""); err != nil {
+		return err
+	}
+	d.admin = admin{program: filepath.Join(d.bin, "admin"), environ: append(base(),
+		"DATABASE_URL="+d.postgres.URL(cluster.Admin, database),
+		"AUDIT_MAC_KEY="+d.state.MACKey,
+	)}
+	return nil
+}
+
+func (d *demo) migrate(ctx context.Context) error {
+	owner := admin{program: d.admin.program, environ: append(d.admin.environ[:len(d.admin.environ):len(d.admin.environ)],
+		"ADMIN_DATABASE_URL="+d.postgres.URL(cluster.Owner, database))}
+	_, err := owner.run(ctx, "migrate")
+	return err
+}
+
+// startRack starts the in-memory rack, unless the environment names a real one.
+func (d *demo) startRack(ctx context.Context) error {
+	if host := os.Getenv("RACK_HOST"); host != "" {
+		if os.Getenv("RACK_TOKEN") == "" {
+			return errors.New("RACK_HOST is set and RACK_TOKEN is not: set both to use a real rack, or neither")
+		}
+		d.rackHost = host
+		return nil
+	}
+	files, err := makeCertificate(d.file("tls"), "rack", time.Now())
+	if err != nil {
+		return fmt.Errorf("making the rack's certificate: %w", err)
+	}
+	port, err := freePort(ctx, "127.0.0.1", rackPort)
+	if err != nil {
+		return err
+	}
+	starting, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var host string
+	d.rack, host, err = startChild(starting, d.file("logs"), "rack", filepath.Join(d.bin, "rack"),
+		[]string{"-listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "-tls-cert", files.chain, "-tls-key", files.key, "-name", "local"},
+		append(base(), "PASSWORD="+d.state.RackPassword), true)
+	d.rackHost, d.rackCA = host, files.authority
+	return err
+}
+
+func (d *demo) startProxy(ctx context.Context) error {
+	files, err := makeCertificate(d.file("tls"), "gateway", time.Now())
+	if err != nil {
+		return fmt.Errorf("making the gateway's certificate: %w", err)
+	}
+	roots, err := files.roots()
+	if err != nil {
+		return err
+	}
+	d.authority = files.authority
+	d.http = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
+
+	port, err := freePort(ctx, "", gatewayPort)
+	if err != nil {
+		return err
+	}
+	metrics, err := freePort(ctx, "127.0.0.1", metricsPort)
+	if err != nil {
+		return err
+	}
+	domain := net.JoinHostPort("localhost", strconv.Itoa(port))
+	d.gateway = "https://" + domain
+	d.metricsURL = fmt.Sprintf("http://127.0.0.1:%d/metrics", metrics)
+	organization, alias := either(os.Getenv("RACK_ORGANIZATION"), "demo"), either(os.Getenv("RACK_ALIAS"), "local")
+	d.rackName = organization + "/" + alias
+
+	environ := append(base(),
+		"PORT="+strconv.Itoa(port),
+		"DOMAIN="+domain,
+		"TLS_CERT_FILE="+files.chain,
+		"TLS_KEY_FILE="+files.key,
+		"METRICS_ADDR="+net.JoinHostPort("127.0.0.1", strconv.Itoa(metrics)),
+		"LOG_FORMAT=text",
+		"LOG_LEVEL="+either(os.Getenv("LOG_LEVEL"), "info"),
+		"DRAIN_TIMEOUT=3s",
+		"DATABASE_URL="+d.postgres.URL(cluster.Proxy, database),
+		"AUDIT_MAC_KEY="+d.state.MACKey,
+		"RACK_HOST="+d.rackHost,
+		"RACK_ORGANIZATION="+organization,
+		"RACK_ALIAS="+alias,
+	)
+	if d.rack != nil {
+		environ = append(environ, "RACK_TOKEN="+d.state.RackPassword, "RACK_CA_FILE="+d.rackCA)
+	} else {
+		for _, name := range []string{"RACK_TOKEN", "RACK_USERNAME", "RACK_CA_FILE", "RACK_TLS_PIN"} {
+			if value := os.Getenv(name); value != "" {
+				environ = append(environ, name+"="+value)
+			}
+		}
+		if strings.HasPrefix(d.rackHost, "http://") {
+			environ = append(environ, "DEV_MODE=true") // without it, no rack is asked without TLS
+		}
+	}
+	if d.proxy, _, err = startChild(ctx, d.file("logs"), "proxy", filepath.Join(d.bin, "proxy"), nil, environ, false); err != nil {
+		return err
+	}
+	return d.awaitProxy(ctx)
+}
+
+// awaitProxy waits until the proxy is ready, at most half a minute.
+func (d *demo) awaitProxy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("it is not ready after 30 seconds; its log is %s", d.proxy.log))
+	defer cancel()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		status, err := d.get(ctx, "/api/v1/rack-proxy/health/ready", "")
+		if err == nil && status == http.StatusOK {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-d.proxy.done:
+			return d.proxy.ended()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// get asks the gateway for a path, with a token if there is one, and returns the status of the answer.
+func (d *demo) get(ctx context.Context, path, token string) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.gateway+path, nil)
+	if err != nil {
+		return 0, err
+	}
+	if token != "" {
+		request.SetBasicAuth("convox", token)
+	}
+	response, err := d.http.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	response.Body.Close()
+	return response.StatusCode, nil
+}
+
+// makeTokens gives a token to everybody who has none that works. A person who may have none, because somebody locked
+// or removed them, goes without.
+func (d *demo) makeTokens(ctx context.Context) error {
+	for _, person := range people {
+		if token := d.state.Tokens[person.key]; token != "" {
+			status, err := d.get(ctx, "/auth", token)
+			if err != nil {
+				return err
+			}
+			if status == http.StatusOK {
+				continue
+			}
+			delete(d.state.Tokens, person.key)
+		}
+		token, err := newToken(ctx, d.admin, person)
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			fmt.Fprintf(d.out, "  %s has no token now: %v\n", person.label(), err)
+			continue
+		}
+		d.state.Tokens[person.key] = token
+		if err := d.state.save(); err != nil {
+			return err
+		}
+	}
+	return d.state.save()
+}
+
+// rackURL is what the CLI takes as RACK_URL, or "" for somebody without a token.
+func (d *demo) rackURL(person person) string {
+	token := d.state.Tokens[person.key]
+	if token == "" {
+		return ""
+	}
+	address, err := url.Parse(d.gateway)
+	if err != nil {
+		return ""
+	}
+	address.User = url.UserPassword("convox", token)
+	return address.String()
+}
+
+// writeEnv writes demo.env: where everything is, for scripts and shells.
+func (d *demo) writeEnv() error {
+	var text strings.Builder
+	fmt.Fprintln(&text, "# Where the demo is. For a shell: set -a; . .demo/demo.env; set +a")
+	set := func(name, value string) {
+		fmt.Fprintf(&text, "%s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
+	}
+	set("GATEWAY_URL", d.gateway)
+	set("GATEWAY_CA", d.authority)
+	set("METRICS_URL", d.metricsURL)
+	set("DATABASE_URL", d.postgres.URL(cluster.Owner, database))
+	set("AUDIT_MAC_KEY", d.state.MACKey)
+	set("RACK_NAME", d.rackName)
+	for _, person := range people {
+		set("RACK_URL_"+person.key, d.rackURL(person))
+	}
+	return replaceFile(d.file("demo.env"), []byte(text.String()))
+}
+
+// watch returns nil when ctx ends, and an error when a part of the demo ends by itself.
+func (d *demo) watch(ctx context.Context) error {
+	var rackDone <-chan struct{}
+	if d.rack != nil {
+		rackDone = d.rack.done
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.proxy.done:
+		return d.proxy.ended()
+	case <-rackDone:
+		return d.rack.ended()
+	case <-d.postgres.Done():
+		log := filepath.Join(d.postgres.Dir(), "log")
+		return fmt.Errorf("PostgreSQL ended by itself; the end of %s is:\n%s", log, tail(log, 12))
+	}
+}
+
+// stop ends what runs, each before what it needs.
+func (d *demo) stop() error {
+	if d.proxy == nil && d.rack == nil && d.postgres == nil {
+		return nil
+	}
+	fmt.Fprintln(d.out, "Stopping…")
+	if d.proxy != nil {
+		d.proxy.stop(20 * time.Second)
+	}
+	if d.rack != nil {
+		d.rack.stop(5 * time.Second)
+	}
+	if d.postgres != nil {
+		if err := d.postgres.Close(); err != nil {
+			return fmt.Errorf("stopping PostgreSQL: %w", err)
+		}
+	}
+	fmt.Fprintf(d.out, "Stopped. The data is kept in %s.\n", d.folder)
+	return nil
+}
+
+// base is the part of this process's environment that every program gets. Nothing else passes, so that what the demo
+// does depends on no setting of the shell that it was started from.
+func base() []string {
+	var environ []string
+	for _, name := range []string{"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LANG", "LC_ALL"} {
+		if value, ok := os.LookupEnv(name); ok {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	return environ
+}
+
+func either(value, otherwise string) string {
+	if value != "" {
+		return value
+	}
+	return otherwise
+}
+
+// freePort returns the port wanted when nobody listens on it, and else one that is free now.
+func freePort(ctx context.Context, host string, wanted int) (int, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(wanted)))
+	if err != nil {
+		if listener, err = config.Listen(ctx, "tcp", net.JoinHostPort(host, "0")); err != nil {
+			return 0, err
+		}
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
