@@ -1,0 +1,286 @@
+package audit
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+)
+
+const insertEvent = `
+insert into rgw.audit_events (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac,
+  kind, phase, decision, actor_kind, actor_id, actor_label, action, app, resource, status, address, detail)
+values ($1, $2, (select epoch from rgw.cluster_epoch), $3, $4, $5, $6, $7,
+  $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`
+
+// InsertTx records events in the transaction of the change that they are about: both are durable, or
+// neither is. Each call is a writer of its own, numbered from 1, whose last event closes it, so that a
+// transaction that is rolled back leaves no gap.
+func InsertTx(ctx context.Context, tx sqlx.ExecerContext, key Key, events ...*Event) error {
+	if key.IsZero() {
+		return errors.New("audit: no key to record with")
+	}
+	writer := NewID(time.Now())
+	for i, e := range events {
+		e.identify()
+		ready := *e
+		ready.WriterID, ready.WriterSeq = writer, int64(i+1)
+		ready.Detail.Closes = i == len(events)-1
+		ready.prepare(nil)
+		key.sign(&ready)
+		var address any
+		if ready.Address.IsValid() {
+			address = ready.Address.String()
+		}
+		_, err := tx.ExecContext(ctx, insertEvent, ready.OccurredAt, ready.ID, ready.RequestID, ready.WriterID, ready.WriterSeq,
+			ready.MACKeyID, ready.MAC, string(ready.Kind), string(ready.Phase), string(ready.Decision), string(ready.ActorKind),
+			ready.ActorID, ready.ActorLabel, ready.Action, ready.App, ready.Resource, ready.Status, address, string(ready.detail))
+		if err != nil {
+			return fmt.Errorf("record the event: %w", err)
+		}
+	}
+	return nil
+}
+
+// markTransaction tells the triggers that the gateway makes the changes of this transaction, and records
+// them itself. The setting ends with the transaction.
+const markTransaction = `select set_config('rgw.request_id', $1, true)`
+
+// Change makes a change and its records in one transaction: f makes the change and may go on describing
+// the event, which is recorded when f returns nil.
+func Change(ctx context.Context, db *sqlx.DB, key Key, e *Event, f func(tx *sqlx.Tx) error) error {
+	tx, err := db.BeginTxx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // does nothing after a commit
+	if _, err := tx.ExecContext(ctx, markTransaction, e.RequestID.String()); err != nil {
+		return fmt.Errorf("mark the transaction: %w", err)
+	}
+	if err := f(tx); err != nil {
+		return err
+	}
+	if err := InsertTx(ctx, tx, key, e); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// eventColumns is what Scan reads, in its order.
+const eventColumns = `occurred_at, event_id, epoch, xid::text, request_id, writer_id, writer_seq, mac_key, mac,
+  kind::text, phase::text, decision::text, actor_kind::text, actor_id, actor_label, action, app, resource, status,
+  address::text, detail::text`
+
+// scan reads an event from a row of eventColumns.
+func scan(row interface{ Scan(dest ...any) error }) (*Event, error) {
+	var (
+		e       Event
+		writer  uuid.NullUUID
+		seq     sql.NullInt64
+		keyID   sql.NullString
+		xid     string
+		address sql.NullString
+		detail  string
+	)
+	err := row.Scan(&e.OccurredAt, &e.ID, &e.Epoch, &xid, &e.RequestID, &writer, &seq, &keyID, &e.MAC,
+		&e.Kind, &e.Phase, &e.Decision, &e.ActorKind, &e.ActorID, &e.ActorLabel, &e.Action, &e.App, &e.Resource, &e.Status,
+		&address, &detail)
+	if err != nil {
+		return nil, fmt.Errorf("read an event: %w", err)
+	}
+	e.OccurredAt = e.OccurredAt.UTC()
+	e.WriterID, e.WriterSeq, e.MACKeyID = writer.UUID, seq.Int64, keyID.String
+	if _, err := fmt.Sscan(xid, &e.XID); err != nil {
+		return nil, fmt.Errorf("read event %s: transaction id: %w", e.ID, err)
+	}
+	if address.Valid {
+		if e.Address, err = netip.ParseAddr(address.String); err != nil {
+			return nil, fmt.Errorf("read event %s: address: %w", e.ID, err)
+		}
+	}
+	e.detail = []byte(detail)
+	e.recorded = true
+	if err := e.Detail.parse(e.detail); err != nil {
+		return nil, fmt.Errorf("read event %s: detail: %w", e.ID, err)
+	}
+	return &e, nil
+}
+
+// detailJSON is how a detail is read. It is written by appendDetail, which is faster.
+type detailJSON struct {
+	Approval   string            `json:"approval"`
+	Auth       string            `json:"auth"`
+	BytesIn    *int64            `json:"bytes_in"`
+	BytesOut   *int64            `json:"bytes_out"`
+	Client     string            `json:"client"`
+	Closes     bool              `json:"closes"`
+	Code       string            `json:"code"`
+	Count      int64             `json:"count"`
+	Duration   int64             `json:"duration_us"`
+	EnvKeys    EnvKeys           `json:"env_keys"`
+	Error      string            `json:"error"`
+	ExitCode   *int              `json:"exit_code"`
+	Method     string            `json:"method"`
+	MFA        string            `json:"mfa"`
+	MFALevel   string            `json:"mfa_level"`
+	Op         string            `json:"op"`
+	Owner      string            `json:"owner"`
+	Params     map[string]string `json:"params"`
+	Path       string            `json:"path"`
+	Permission string            `json:"permission"`
+	Recording  string            `json:"recording"`
+	Rule       string            `json:"rule"`
+	Token      string            `json:"token"`
+	TokenName  string            `json:"token_name"`
+	Truncated  []string          `json:"truncated"`
+	UserAgent  string            `json:"user_agent"`
+}
+
+// parse reads a stored detail. Members that it does not know, of a newer release, are left out; they stay
+// in the event's canonical bytes all the same.
+func (d *Detail) parse(text []byte) error {
+	var in detailJSON
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	*d = Detail{
+		Approval: in.Approval, Auth: in.Auth, BytesIn: in.BytesIn, BytesOut: in.BytesOut, Client: in.Client,
+		Closes: in.Closes, Code: in.Code, Count: in.Count, Duration: in.Duration, EnvKeys: in.EnvKeys, Error: in.Error,
+		ExitCode: in.ExitCode, Method: in.Method, MFA: in.MFA, MFALevel: in.MFALevel, Op: in.Op, Owner: in.Owner,
+		Path: in.Path, Permission: in.Permission, Recording: in.Recording, Rule: in.Rule, Token: in.Token,
+		TokenName: in.TokenName, Truncated: in.Truncated, UserAgent: in.UserAgent,
+	}
+	for name, value := range in.Params {
+		d.Params.Add(name, value)
+	}
+	d.Params.sort()
+	return nil
+}
+
+const selectEvent = `select ` + eventColumns + ` from rgw.audit_events where occurred_at = $1 and event_id = $2`
+
+// Load returns one event by its key, or sql.ErrNoRows.
+func Load(ctx context.Context, db sqlx.QueryerContext, occurredAt time.Time, id uuid.UUID) (*Event, error) {
+	return scan(db.QueryRowxContext(ctx, selectEvent, occurredAt, id))
+}
+
+// Filter says which events are wanted. Each field that is given narrows it.
+type Filter struct {
+	Actor     string // label or id
+	App       string
+	Action    string
+	Decision  Decision
+	Phase     Phase
+	Kind      Kind
+	MinStatus int32
+	MaxStatus int32
+	Since     time.Time // from then on
+	Until     time.Time // before then
+	RequestID uuid.UUID
+	Before    Cursor // goes on where a page ended
+	Limit     int    // 1 to 1,000; default 100
+}
+
+// Cursor is the place behind an event in a list. It is opaque; the empty one is the start.
+type Cursor string
+
+func cursorOf(e *Event) Cursor {
+	key := e.OccurredAt.UTC().AppendFormat(nil, timeFormat)
+	return Cursor(base64.RawURLEncoding.EncodeToString(append(append(key, ' '), e.ID.String()...)))
+}
+
+func (c Cursor) parse() (at time.Time, id uuid.UUID, err error) {
+	raw, err := base64.RawURLEncoding.DecodeString(string(c))
+	if err == nil {
+		moment, key, _ := strings.Cut(string(raw), " ")
+		if at, err = time.Parse(timeFormat, moment); err == nil {
+			id, err = uuid.Parse(key)
+		}
+	}
+	if err != nil {
+		return time.Time{}, uuid.UUID{}, errors.New("the cursor is not one that a list ended with")
+	}
+	return at, id, nil
+}
+
+const listEvents = `
+select ` + eventColumns + `
+from rgw.audit_events
+where occurred_at >= $1 and occurred_at < $2
+  and ($3 = '' or actor_id = $3 or actor_label = $3)
+  and ($4 = '' or app = $4 and app <> '')
+  and ($5 = '' or action = $5)
+  and ($6 = '' or decision = nullif($6, '')::rgw.event_decision)
+  and ($7 = '' or phase = nullif($7, '')::rgw.event_phase)
+  and ($8 = '' or kind = nullif($8, '')::rgw.event_kind)
+  and status between $9 and $10
+  and ($11::uuid is null or request_id = $11)
+  and ($12::timestamptz is null or (occurred_at, event_id) < ($12, $13::uuid))
+order by occurred_at desc, event_id desc
+limit $14`
+
+// List returns the events that the filter wants, newest first, and the cursor of the next page, which is
+// empty when there is none.
+func List(ctx context.Context, db sqlx.QueryerContext, f Filter) (events []*Event, next Cursor, err error) {
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	limit = min(limit, 1000)
+	since, until := any(f.Since), any(f.Until)
+	if f.Since.IsZero() {
+		since = "-infinity"
+	}
+	if f.Until.IsZero() {
+		until = "infinity"
+	}
+	maxStatus := f.MaxStatus
+	if maxStatus == 0 {
+		maxStatus = 1<<31 - 1
+	}
+	var request, beforeTime, beforeID any
+	if f.RequestID != (uuid.UUID{}) {
+		request = f.RequestID.String()
+	}
+	if f.Before != "" {
+		at, id, err := f.Before.parse()
+		if err != nil {
+			return nil, "", err
+		}
+		beforeTime, beforeID = at, id.String()
+		if f.Until.IsZero() || at.Before(f.Until) {
+			until = at.Add(time.Microsecond) // lets the planner leave out later months
+		}
+	}
+	rows, err := db.QueryxContext(ctx, listEvents, since, until, f.Actor, f.App, f.Action, string(f.Decision), string(f.Phase),
+		string(f.Kind), f.MinStatus, maxStatus, request, beforeTime, beforeID, limit+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("list events: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if len(events) == limit {
+			return events, cursorOf(events[limit-1]), nil
+		}
+		e, err := scan(rows)
+		if err != nil {
+			return nil, "", err
+		}
+		events = append(events, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, "", fmt.Errorf("list events: %w", err)
+	}
+	return events, "", nil
+}

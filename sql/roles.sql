@@ -1,0 +1,33 @@
+-- The two database roles and exactly what each may do. `admin migrate` runs this after the migrations,
+-- every time: it takes everything away and gives back what is listed, so this page is the whole truth.
+-- They are group roles: give each process a login of its own (create user … in role rgw_proxy).
+
+do $$ begin
+  if not exists (select from pg_roles where rolname = 'rgw_proxy') then
+    create role rgw_proxy nologin;
+  end if;
+  if not exists (select from pg_roles where rolname = 'rgw_admin') then
+    create role rgw_admin nologin;
+  end if;
+end $$;
+
+revoke all on schema rgw from public, rgw_proxy, rgw_admin;
+revoke all on all tables in schema rgw from public, rgw_proxy, rgw_admin;
+revoke all on all sequences in schema rgw from public, rgw_proxy, rgw_admin;
+revoke all on all functions in schema rgw from public, rgw_proxy, rgw_admin;
+
+-- proxy: reads who may do what, inserts events, and calls the functions named. Nothing else.
+grant usage on schema rgw to rgw_proxy;
+grant select on rgw.users, rgw.roles, rgw.tokens, rgw.token_secrets, rgw.token_uses, rgw.bindings,
+  rgw.settings, rgw.started_processes, rgw.cluster_epoch to rgw_proxy;
+grant insert on rgw.audit_events to rgw_proxy;
+grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(uuid, inet),
+  rgw.process_started(text, text, uuid, uuid) to rgw_proxy;
+
+-- admin: changes who may do what, inserts and reads events. It changes no event, and no row that history names is deleted.
+grant usage on schema rgw to rgw_admin;
+grant select, insert, update on rgw.users, rgw.tokens, rgw.token_secrets to rgw_admin;
+grant select, insert, update, delete on rgw.roles, rgw.bindings, rgw.settings to rgw_admin;
+grant select on rgw.token_uses, rgw.started_processes, rgw.cluster_epoch, rgw.schema_migrations to rgw_admin;
+grant select, insert on rgw.audit_events to rgw_admin;
+grant execute on function rgw.ensure_event_partitions(integer) to rgw_admin;
