@@ -72,12 +72,16 @@ func makeCertificate(folder, name string, now time.Time) (certificate, error) {
 	if err != nil {
 		return files, err
 	}
-	for path, block := range map[string]*pem.Block{
-		files.authority: {Type: "CERTIFICATE", Bytes: authorityDER},
-		files.chain:     {Type: "CERTIFICATE", Bytes: leafDER},
-		files.key:       {Type: "PRIVATE KEY", Bytes: keyDER},
+	for _, file := range []struct {
+		path  string
+		block pem.Block
+		mode  os.FileMode
+	}{
+		{files.authority, pem.Block{Type: "CERTIFICATE", Bytes: authorityDER}, 0o644},
+		{files.chain, pem.Block{Type: "CERTIFICATE", Bytes: leafDER}, 0o644},
+		{files.key, pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}, 0o600},
 	} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+		if err := os.WriteFile(file.path, pem.EncodeToMemory(&file.block), file.mode); err != nil {
 			return files, err
 		}
 	}
