@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"rackgateway/pkg/directory"
 )
 
@@ -50,7 +48,7 @@ type roleListCmd struct {
 }
 
 func (c *roleListCmd) Run(ctx context.Context, p *process) error {
-	return p.reading(ctx, func(_ *sqlx.DB, r *directory.Reader) error {
+	return p.reading(ctx, func(r *directory.Reader) error {
 		roles, err := r.ListRoles(ctx)
 		if err != nil {
 			return err
@@ -83,7 +81,7 @@ type roleShowCmd struct {
 }
 
 func (c *roleShowCmd) Run(ctx context.Context, p *process) error {
-	return p.reading(ctx, func(_ *sqlx.DB, r *directory.Reader) error {
+	return p.reading(ctx, func(r *directory.Reader) error {
 		role, err := r.Role(ctx, c.Role)
 		if err != nil {
 			return err

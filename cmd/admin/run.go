@@ -33,6 +33,7 @@ type commandLine struct {
 	Role    roleCmds    `cmd:"" help:"Roles: built-in ones and your own."`
 	Token   tokenCmds   `cmd:"" help:"Tokens of command lines and pipelines."`
 	Setting settingCmds `cmd:"" help:"Settings: what may be changed while the gateway runs."`
+	Audit   auditCmds   `cmd:"" help:"The record of what was asked, decided and done."`
 	Config  configCmd   `cmd:"" help:"Show the configuration in force, and where each value came from."`
 	Version versionCmd  `cmd:"" help:"Show which version this is."`
 }
@@ -124,7 +125,7 @@ func (p *process) fail(err error) int {
 	case errors.As(err, &usage):
 		code = exitUsage
 	case errors.As(err, &mistakes):
-		message, code = mistakes.Error(), exitUsage
+		code = exitUsage
 	case errors.As(err, &answer):
 		message = answer.Message
 		if answer.Kind == directory.Invalid {

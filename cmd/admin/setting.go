@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"rackgateway/pkg/directory"
 )
 
@@ -43,7 +41,7 @@ type settingListCmd struct {
 }
 
 func (c *settingListCmd) Run(ctx context.Context, p *process) error {
-	return p.reading(ctx, func(_ *sqlx.DB, r *directory.Reader) error {
+	return p.reading(ctx, func(r *directory.Reader) error {
 		settings, err := r.ListSettings(ctx)
 		if err != nil {
 			return err
@@ -76,7 +74,7 @@ type settingGetCmd struct {
 }
 
 func (c *settingGetCmd) Run(ctx context.Context, p *process) error {
-	return p.reading(ctx, func(_ *sqlx.DB, r *directory.Reader) error {
+	return p.reading(ctx, func(r *directory.Reader) error {
 		s, err := r.Setting(ctx, c.Key)
 		if err != nil {
 			return err

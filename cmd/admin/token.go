@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/directory"
 )
@@ -202,7 +200,7 @@ type tokenListCmd struct {
 }
 
 func (c *tokenListCmd) Run(ctx context.Context, p *process) error {
-	return p.reading(ctx, func(_ *sqlx.DB, r *directory.Reader) error {
+	return p.reading(ctx, func(r *directory.Reader) error {
 		filter := directory.TokenFilter{Kind: credential.Kind(c.Kind), Owner: c.User, Search: c.Search, Ended: c.All, Limit: 1000}
 		tokens, err := everyPage(func(after string) (directory.Page[directory.Token], error) {
 			filter.After = after

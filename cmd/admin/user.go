@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"rackgateway/pkg/directory"
 )
 
@@ -141,7 +139,7 @@ type userListCmd struct {
 }
 
 func (c *userListCmd) Run(ctx context.Context, p *process) error {
-	return p.reading(ctx, func(_ *sqlx.DB, r *directory.Reader) error {
+	return p.reading(ctx, func(r *directory.Reader) error {
 		filter := directory.UserFilter{Search: c.Search, Role: c.Role, Removed: c.Removed, Limit: 1000}
 		if c.Locked {
 			filter.Locked = &c.Locked
@@ -283,7 +281,7 @@ func (c *userRoleCmd) Run(ctx context.Context, p *process) error {
 	}
 	switch ways {
 	case 0:
-		return p.reading(ctx, func(_ *sqlx.DB, r *directory.Reader) error {
+		return p.reading(ctx, func(r *directory.Reader) error {
 			u, err := r.User(ctx, c.Email)
 			if err != nil {
 				return err

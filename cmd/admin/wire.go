@@ -57,7 +57,7 @@ func (p *process) open(ctx context.Context, url secret.Text, cfg config.Database
 }
 
 // reading runs fn with what answers questions.
-func (p *process) reading(ctx context.Context, fn func(*sqlx.DB, *directory.Reader) error) error {
+func (p *process) reading(ctx context.Context, fn func(*directory.Reader) error) error {
 	cfg, err := p.configuration(keyVariable)
 	if err != nil {
 		return err
@@ -66,13 +66,25 @@ func (p *process) reading(ctx context.Context, fn func(*sqlx.DB, *directory.Read
 	if err != nil {
 		return err
 	}
-	err = fn(db, directory.NewReader(db, directory.ReaderOptions{Now: p.now}))
+	err = fn(directory.NewReader(db, directory.ReaderOptions{Now: p.now}))
 	return errors.Join(err, db.Close())
 }
 
 // writing runs fn with what makes changes, and the actor that the changes are recorded under.
 func (p *process) writing(ctx context.Context, fn func(*directory.Writer, directory.Actor) error) error {
+	return p.recording(ctx, func(db *sqlx.DB, key audit.Key, by directory.Actor) error {
+		return fn(directory.NewWriter(db, key, directory.WriterOptions{Now: p.now}), by)
+	})
+}
+
+// recording runs fn with what events are made with.
+func (p *process) recording(ctx context.Context, fn func(*sqlx.DB, audit.Key, directory.Actor) error) error {
 	cfg, err := p.configuration()
+	var mistakes *config.MistakesError
+	if errors.As(err, &mistakes) && slices.ContainsFunc(mistakes.Mistakes, func(m config.Mistake) bool { return m.Name == keyVariable }) {
+		return fmt.Errorf("%w\n\nThis command is recorded, as every change is and every look at the record. %s is what records "+
+			"are authenticated with: give admin the one that the proxy has.", err, keyVariable)
+	}
 	if err != nil {
 		return err
 	}
@@ -84,7 +96,6 @@ func (p *process) writing(ctx context.Context, fn func(*directory.Writer, direct
 	if err != nil {
 		return err
 	}
-	actor := directory.Actor{Kind: audit.ActorSystem, ID: "command-line", Label: p.operator, Client: "command line"}
-	err = fn(directory.NewWriter(db, key, directory.WriterOptions{Now: p.now}), actor)
+	err = fn(db, key, directory.Actor{Kind: audit.ActorSystem, ID: "command-line", Label: p.operator, Client: "command-line"})
 	return errors.Join(err, db.Close())
 }

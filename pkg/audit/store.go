@@ -183,6 +183,7 @@ type Filter struct {
 	Decision  Decision
 	Phase     Phase
 	Kind      Kind
+	ByHand    bool // leaves out what clients do by themselves: polls and preflights
 	MinStatus int32
 	MaxStatus int32
 	Since     time.Time // from then on
@@ -227,8 +228,9 @@ where occurred_at >= $1 and occurred_at < $2
   and status between $9 and $10
   and ($11::uuid is null or request_id = $11)
   and ($12::timestamptz is null or (occurred_at, event_id) < ($12, $13::uuid))
+  and (not $14 or kind not in ('poll', 'preflight'))
 order by occurred_at desc, event_id desc
-limit $14`
+limit $15`
 
 // List returns the events that the filter wants, newest first, and the cursor of the next page, which is
 // empty when there is none.
@@ -264,7 +266,7 @@ func List(ctx context.Context, db sqlx.QueryerContext, f Filter) (events []*Even
 		}
 	}
 	rows, err := db.QueryxContext(ctx, listEvents, since, until, f.Actor, f.App, f.Action, string(f.Decision), string(f.Phase),
-		string(f.Kind), f.MinStatus, maxStatus, request, beforeTime, beforeID, limit+1)
+		string(f.Kind), f.MinStatus, maxStatus, request, beforeTime, beforeID, f.ByHand, limit+1)
 	if err != nil {
 		return nil, "", fmt.Errorf("list events: %w", err)
 	}

@@ -40,6 +40,11 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// ReaderWithDefaults is a Reader where something outside the database sets settings.
+func (w *world) ReaderWithDefaults(defaults directory.SettingDefaults) *directory.Reader {
+	return directory.NewReader(w.db, directory.ReaderOptions{Defaults: defaults})
+}
+
 // console is the command line: an actor whose own rights bound nothing.
 var console = directory.Actor{Kind: audit.ActorSystem, ID: "command-line", Label: "command line (ops@host)"}
 

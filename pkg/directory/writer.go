@@ -56,6 +56,19 @@ type Actor struct {
 	UserAgent string
 }
 
+// Event returns an event about what the actor did, with nothing decided yet.
+func (a Actor) Event(now time.Time, action, resource string) *audit.Event {
+	event := audit.NewEvent(now)
+	if a.Request != uuid.Nil {
+		event.RequestID = a.Request
+	}
+	event.ActorKind, event.ActorID, event.ActorLabel = a.Kind, a.ID, a.Label
+	event.Address = a.Address
+	event.Action, event.Resource = action, resource
+	event.Detail.Client, event.Detail.UserAgent = a.Client, a.UserAgent
+	return event
+}
+
 // attempt is what the event says when a change is refused.
 type attempt struct {
 	action   string
@@ -186,13 +199,8 @@ func (tx *writeTx) refuse(ask attempt, answer *Error) {
 }
 
 func (tx *writeTx) event(action, resource, app string) *audit.Event {
-	event := audit.NewEvent(tx.now)
-	event.RequestID = tx.request
-	event.Kind = audit.KindAction
-	event.ActorKind, event.ActorID, event.ActorLabel = tx.by.Kind, tx.by.ID, tx.by.Label
-	event.Address = tx.by.Address
-	event.Action, event.Resource, event.App = action, resource, app
-	event.Detail.Client, event.Detail.UserAgent = tx.by.Client, tx.by.UserAgent
+	event := tx.by.Event(tx.now, action, resource)
+	event.RequestID, event.App = tx.request, app
 	return event
 }
 

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+
+	"rackgateway/pkg/audit"
+	"rackgateway/pkg/directory"
+)
+
+type auditCmds struct {
+	List auditListCmd `cmd:"" help:"List what was asked, decided and done, the newest first."`
+}
+
+// moment is a point in time on the command line: a date, a time, or how long ago.
+type moment struct {
+	at  time.Time
+	ago time.Duration
+}
+
+// UnmarshalText reads 2026-11-23, 2026-11-23T15:04:05Z, or 24h for a day ago.
+func (m *moment) UnmarshalText(text []byte) error {
+	var ago span
+	if ago.UnmarshalText(text) == nil {
+		*m = moment{ago: time.Duration(ago)}
+		return nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04", time.DateOnly} {
+		if at, err := time.Parse(layout, string(text)); err == nil {
+			*m = moment{at: at}
+			return nil
+		}
+	}
+	return errors.New("a moment is a date (2026-11-23), a time (2026-11-23T15:04:05Z), or how long ago (90m, 24h, 7d)")
+}
+
+// before is the moment, seen from now; zero when none was given.
+func (m moment) before(now time.Time) time.Time {
+	if m.ago > 0 {
+		return now.Add(-m.ago)
+	}
+	return m.at
+}
+
+type auditListCmd struct {
+	Since    moment `help:"From then on: a date, a time, or how long ago." placeholder:"WHEN"`
+	Until    moment `help:"Before then." placeholder:"WHEN"`
+	Actor    string `help:"By this address, token name, or id." placeholder:"WHO"`
+	App      string `help:"About this app." placeholder:"APP"`
+	Action   string `help:"Of this action, such as process.exec." placeholder:"ACTION"`
+	Decision string `help:"So decided: allow, deny, challenge, wait or none." enum:",allow,deny,challenge,wait,none" default:"" placeholder:"DECISION"`
+	Phase    string `help:"In this phase: started, finished, refused or cut." enum:",started,finished,refused,cut" default:"" placeholder:"PHASE"`
+	Kind     string `help:"Of this kind: action, poll, preflight or system." enum:",action,poll,preflight,system" default:"" placeholder:"KIND"`
+	Request  string `help:"Of this request: its id." placeholder:"ID"`
+	All      bool   `help:"What clients do by themselves (polls and preflights), too."`
+	Limit    int    `help:"How many at most; 0 for all." default:"100" placeholder:"N"`
+	JSON     bool   `help:"As JSON Lines: one event a line, in the canonical form that its MAC is made over."`
+}
+
+func (auditListCmd) Help() string {
+	return `Reading the record is itself recorded, and so needs the audit key.
+
+Examples:
+  admin audit list --since 1h
+  admin audit list --actor dan@example.com --app web --action process.exec
+  admin audit list --decision deny --since 7d --json --limit 0`
+}
+
+func (c *auditListCmd) Run(ctx context.Context, p *process) error {
+	now := p.now()
+	filter := audit.Filter{
+		Since: c.Since.before(now), Until: c.Until.before(now), Actor: c.Actor, App: c.App, Action: c.Action,
+		Decision: audit.Decision(c.Decision), Phase: audit.Phase(c.Phase), Kind: audit.Kind(c.Kind), ByHand: !c.All && c.Kind == "",
+	}
+	if c.Request != "" {
+		id, err := uuid.Parse(c.Request)
+		if err != nil {
+			return usageError("--request takes the id of a request, such as 0190b4a0-7a3c-7c1e-9d6f-3b5a1c2d4e5f")
+		}
+		filter.RequestID = id
+	}
+	if c.Limit < 0 {
+		return usageError("--limit takes a number from 0, which means all")
+	}
+	return p.recording(ctx, func(db *sqlx.DB, key audit.Key, by directory.Actor) error {
+		read := by.Event(now, "audit.read", "")
+		read.Decision = audit.DecisionAllow
+		for _, given := range []struct{ name, value string }{
+			{"since", stampOf(filter.Since)}, {"until", stampOf(filter.Until)}, {"actor", c.Actor}, {"app", c.App}, {"action", c.Action},
+			{"decision", c.Decision}, {"phase", c.Phase}, {"kind", c.Kind}, {"request", c.Request}, {"limit", strconv.Itoa(c.Limit)},
+		} {
+			if given.value != "" {
+				read.Detail.Params.Add(given.name, given.value)
+			}
+		}
+		// Before anything is shown: what cannot be recorded is not done.
+		if err := audit.Change(ctx, db, key, read, func(*sqlx.Tx) error { return nil }); err != nil {
+			return err
+		}
+		return c.list(ctx, p, db, filter)
+	})
+}
+
+func (c *auditListCmd) list(ctx context.Context, p *process, db *sqlx.DB, filter audit.Filter) error {
+	t := newTable("TIME", "ACTOR", "ACTION", "APP", "RESOURCE", "PHASE", "DECISION", "STATUS", "ADDRESS", "DETAIL")
+	shown := 0
+	var line []byte
+	for {
+		filter.Limit = 1000
+		if c.Limit > 0 {
+			filter.Limit = min(c.Limit-shown, filter.Limit)
+		}
+		events, next, err := audit.List(ctx, db, filter)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if !c.JSON {
+				t.add(eventRow(e)...)
+				continue
+			}
+			line = append(e.AppendCanonical(line[:0]), '\n')
+			if _, err := p.stdout.Write(line); err != nil {
+				return fmt.Errorf("writing events: %w", err)
+			}
+		}
+		shown += len(events)
+		if next == "" || shown == c.Limit {
+			break
+		}
+		filter.Before = next
+	}
+	switch {
+	case c.JSON:
+		return nil
+	case shown == 0:
+		fmt.Fprintln(p.stderr, "No events match.")
+		return nil
+	}
+	return t.write(p.stdout)
+}
+
+func eventRow(e *audit.Event) []string {
+	status, address := "", ""
+	if e.Status != 0 {
+		status = strconv.Itoa(int(e.Status))
+	}
+	if e.Address.IsValid() {
+		address = e.Address.String()
+	}
+	return []string{
+		e.OccurredAt.UTC().Format("2006-01-02 15:04:05Z"), e.ActorLabel, e.Action, e.App, e.Resource,
+		string(e.Phase), string(e.Decision), status, address, eventDetail(e),
+	}
+}
+
+// eventDetail is what a person looks at first of the rest: why not, or with what.
+func eventDetail(e *audit.Event) string {
+	var parts []string
+	if e.Detail.Code != "" {
+		parts = append(parts, "["+e.Detail.Code+"]")
+	}
+	if e.Detail.Error != "" {
+		parts = append(parts, e.Detail.Error)
+	}
+	if e.Detail.ExitCode != nil {
+		parts = append(parts, "exit "+strconv.Itoa(*e.Detail.ExitCode))
+	}
+	for _, param := range e.Detail.Params {
+		if param.Name != "id" {
+			parts = append(parts, param.Name+"="+param.Value)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func stampOf(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return at.UTC().Format(time.RFC3339)
+}
