@@ -322,39 +322,50 @@ func deny(code, rule string, perm Permission, message string) Decision {
 
 // lackMessage says what is lacking, and what to do.
 func lackMessage(code string, p *Principal, r *Request, perm Permission, why string) string {
-	var b strings.Builder
-	who := "you"
-	if p.Kind == KindAPIToken {
-		who = "this token"
+	if code == CodeHostUnknown {
+		return "this gateway connects only to hosts of resources that the rack lists, and this host is none of them; see convox resources for those there are"
 	}
-	b.WriteString(who + " may not do this: it needs " + perm.short())
-	switch {
-	case r.Rule.AppFrom == AppVar:
-		b.WriteString(" over app " + shown(r.App))
-	case r.Rule.AppFrom == AppNone:
+	has, hasNot := "you have it", "you do not have it"
+	if p.Kind == KindAPIToken {
+		has, hasNot = "this token has it", "this token does not have it"
+	}
+	var b strings.Builder
+	b.Grow(256)
+	b.WriteString("this needs ")
+	b.WriteString(perm.short())
+	switch r.Rule.AppFrom {
+	case AppVar:
+		b.WriteString(" over app ")
+		b.WriteString(shown(r.App))
+	case AppNone:
 		b.WriteString(" over all apps")
 	}
 	if why != "" {
-		b.WriteString(", because " + why)
+		b.WriteString(", because ")
+		b.WriteString(why)
 	}
-	const ask = "; ask an administrator of this gateway for it"
+	b.WriteString("; ")
+	const ask = ", so ask an administrator of this gateway for it"
 	switch code {
-	case CodeOutOfScope, CodeNoApp:
-		b.WriteString(", and " + who + " have it over other apps only" + ask)
+	case CodeOutOfScope:
+		b.WriteString(has)
+		b.WriteString(" over other apps only" + ask)
+	case CodeNoApp:
+		b.WriteString(has)
+		b.WriteString(" over some apps only" + ask)
 	case CodeOverCeiling:
-		b.WriteString(", which the person who made the token no longer has; have the token made anew by somebody who has it")
+		b.WriteString("the person who made this token no longer has it, so have the token made anew by somebody who has")
 	case CodeNotOwnProcess:
-		b.WriteString(", and a pipeline has it only over processes that it started itself; run the command with convox run")
+		b.WriteString("a pipeline has it only over processes that it started itself, so run the command with convox run")
 	case CodeOnlyBuildLogs:
-		b.WriteString(", and a pipeline has it only for the logs of builds")
+		b.WriteString("a pipeline has it only for the logs of builds, so read these as a person")
 	case CodeApprovalNeeded:
-		b.WriteString(", and a pipeline has it only with a deploy approval; request one, have it approved, then run this again")
-	case CodeHostUnknown:
-		return "this gateway connects only to hosts of resources that the rack lists, and this host is none of them; see convox resources for those there are"
+		b.WriteString("a pipeline has it only with a deploy approval, so request one, have it approved, then run this again")
 	default:
-		b.WriteString(", which " + who + " do not have" + ask)
+		b.WriteString(hasNot)
+		b.WriteString(ask)
 	}
-	return strings.Replace(strings.Replace(b.String(), "this token have", "this token has", 1), "this token do not", "this token does not", 1)
+	return b.String()
 }
 
 // shown makes a name fit for a message: short, printable, and without the percent sign.

@@ -161,6 +161,8 @@ func distance(a, b string) int {
 // PermissionSet is a set of permissions. The zero value is empty. It is comparable and immutable.
 type PermissionSet struct{ words [2]uint64 }
 
+const _ = uint(128 - len(known)) // there is a bit for each
+
 // NewPermissionSet returns the set of the given permissions. Those that do not exist are left out.
 func NewPermissionSet(permissions ...Permission) PermissionSet {
 	var s PermissionSet

@@ -221,11 +221,12 @@ func FuzzMaskJSON(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var was, is any
-		if err := json.Unmarshal([]byte(in), &was); err != nil {
+		was, err := decoded(in)
+		if err != nil {
 			t.Fatalf("garbage is taken: %v", err)
 		}
-		if err := json.Unmarshal([]byte(out), &is); err != nil {
+		is, err := decoded(out)
+		if err != nil {
 			t.Fatalf("garbage is given: %v", err)
 		}
 		if !NeedsMask(op) && !reflect.DeepEqual(was, is) {
@@ -239,6 +240,18 @@ func FuzzMaskJSON(f *testing.F) {
 			t.Fatalf("masked twice, %q becomes %q (%v)", out, again, err)
 		}
 	})
+}
+
+func decoded(text string) (v any, err error) {
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.UseNumber()
+	if err := dec.Decode(&v); err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, fmt.Errorf("after the document: %v", err)
+	}
+	return v, nil
 }
 
 // same fails when values differ other than by a mask, which only holds below a member of such a name.
