@@ -11,6 +11,7 @@ import (
 
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/directory"
+	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/postgres/postgrestest"
 )
 
@@ -20,9 +21,10 @@ func TestMain(m *testing.M) { postgrestest.Main(m) }
 type world struct {
 	*directory.Writer
 	*directory.Reader
-	db  *sqlx.DB // as the schema's owner, to look behind the scenes
-	key audit.Key
-	now time.Time // what the clock says
+	db           *sqlx.DB // as the schema's owner, to look behind the scenes
+	proxyURL     postgres.URL
+	superuserURL postgres.URL
+	now          time.Time // what the clock says
 }
 
 // newWorld has the rights that admin's database role has, and no more.
@@ -33,7 +35,7 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{db: db.Owner(t), key: key, now: time.Date(2026, 11, 23, 15, 0, 0, 0, time.UTC)}
+	w := &world{db: db.Owner(t), proxyURL: db.ProxyURL(), superuserURL: db.SuperuserURL(), now: time.Date(2026, 11, 23, 15, 0, 0, 0, time.UTC)}
 	clock := func() time.Time { return w.now }
 	w.Writer = directory.NewWriter(db.Admin(t), key, directory.WriterOptions{Now: clock})
 	w.Reader = directory.NewReader(db.Admin(t), directory.ReaderOptions{Now: clock})
