@@ -42,7 +42,10 @@ type server struct {
 var shared server
 
 // Main runs the tests, stops the server that they started, and exits.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a binary that has more to do before it exits with the code.
+func Run(m interface{ Run() int }) int {
 	code := m.Run()
 	if shared.cluster != nil {
 		if err := shared.cluster.Close(); err != nil {
@@ -50,7 +53,7 @@ func Main(m *testing.M) {
 			code = max(code, 1)
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // Database is a migrated database of one test.
