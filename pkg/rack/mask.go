@@ -15,6 +15,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -104,7 +105,11 @@ func maskOf(op Op) fields {
 // It fails closed: an answer that is not one JSON document, that names a member twice, or that is longer than
 // MaxMasked is an error. What was written by then holds no secret, but is cut, and must not pass for an answer.
 func MaskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions) error {
-	limited := &io.LimitedReader{R: r, N: MaxMasked + 1}
+	return maskJSON(op, w, r, opts, MaxMasked)
+}
+
+func maskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions, most int64) error {
+	limited := &io.LimitedReader{R: r, N: most + 1}
 	dec := jsontext.NewDecoder(limited)
 	enc := jsontext.NewEncoder(w, jsontext.WithIndent("  "), jsontext.PreserveRawStrings(true))
 
@@ -118,9 +123,6 @@ func MaskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions) error {
 	} else {
 		err = m.value(enc, dec, keep)
 	}
-	if limited.N <= 0 {
-		err = fmt.Errorf("it is longer than %d bytes", MaxMasked)
-	}
 	if err == nil {
 		if _, err = dec.ReadToken(); err == nil {
 			err = errors.New("something follows the document")
@@ -128,8 +130,8 @@ func MaskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions) error {
 			err = nil
 		}
 	}
-	if limited.N <= 0 && err == nil {
-		err = fmt.Errorf("it is longer than %d bytes", MaxMasked)
+	if limited.N <= 0 {
+		err = fmt.Errorf("it is longer than %d bytes", most)
 	}
 	if err != nil {
 		return fmt.Errorf("masking the rack's answer to %s: %w", op, hideText(err))
@@ -345,32 +347,21 @@ func maskAddress(s string, hidePath bool) string {
 	return b.String()
 }
 
-// maskImage keeps the name of a container image: HOST/PATH, with a tag or a digest.
+// imageForm is the name of a container image: HOST/PATH, with a tag, a digest, or both.
+var imageForm = regexp.MustCompile(`^[A-Za-z0-9./:_-]+(@sha256:[0-9a-f]+)?$`)
+
+// maskImage keeps the name of a container image, and masks anything else.
 func maskImage(s string) string {
-	name, digest, found := strings.Cut(s, "@")
-	if found && !strings.HasPrefix(digest, "sha256:") || strings.Contains(digest, "@") {
-		return Masked
-	}
-	if strings.ContainsFunc(name, func(c rune) bool {
-		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("./:_-", c))
-	}) {
+	if !imageForm.MatchString(s) {
 		return Masked
 	}
 	return s
 }
 
-// isHost reports whether the text could be a host name or address, and nothing more.
-func isHost(s string) bool {
-	if s == "" {
-		return false
-	}
-	for _, c := range s {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(".-_:", c) {
-			return false
-		}
-	}
-	return true
-}
+// hostForm is what a host name or address is made of.
+var hostForm = regexp.MustCompile(`^[A-Za-z0-9._:-]+$`)
+
+func isHost(s string) bool { return hostForm.MatchString(s) }
 
 func isNumber(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""

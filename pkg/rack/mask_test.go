@@ -43,6 +43,9 @@ func TestSecretsAreMaskedAndTheRestStays(t *testing.T) {
 			`{"name":"db","url":"postgres://***:***@db.internal:5432/app?password=****&sslmode=****","type":"postgres"}`},
 		{"a resource without a user", "ResourceGet", `{"url":"redis://cache.internal:6379/0"}`, `{"url":"redis://cache.internal:6379/0"}`},
 		{"a resource with a password alone", "ResourceGet", `{"url":"redis://:pw@cache:6379"}`, `{"url":"redis://***:***@cache:6379"}`},
+		{"a resource at an address", "ResourceGet", `{"url":"redis://:pw@[2001:db8::1]:6379"}`, `{"url":"redis://***:***@[2001:db8::1]:6379"}`},
+		{"a resource without a host", "ResourceGet", `{"url":"file:///s3cret"}`, `{"url":"****"}`},
+		{"a query that does not parse", "ResourceGet", `{"url":"redis://cache:6379/?a;b"}`, `{"url":"****"}`},
 		{"a resource of host and port", "ResourceGet", `{"url":"cache.internal:11211"}`, `{"url":"cache.internal:11211"}`},
 		{"a resource of anything else", "ResourceGet", `{"url":"s3cret"}`, `{"url":"****"}`},
 		{"a password with a slash in it", "ResourceGet", `{"url":"postgres://app:1/x@db:5432/app"}`, `{"url":"****"}`},
@@ -169,15 +172,16 @@ func (e *endless) Read(p []byte) (int, error) {
 }
 
 func TestAnswersHaveABound(t *testing.T) {
-	err := MaskJSON("AppGet", io.Discard, &endless{}, MaskOptions{})
+	const most = 4096
+	err := maskJSON("AppGet", io.Discard, &endless{}, MaskOptions{}, most)
 	if err == nil || !strings.Contains(err.Error(), "longer") {
 		t.Errorf("an endless answer ends with %v", err)
 	}
-	long := `["` + strings.Repeat("x", MaxMasked-4) + `"]`
-	if err := MaskJSON("ServiceList", io.Discard, strings.NewReader(long), MaskOptions{}); err != nil {
+	long := `["` + strings.Repeat("x", most-4) + `"]`
+	if err := maskJSON("ServiceList", io.Discard, strings.NewReader(long), MaskOptions{}, most); err != nil {
 		t.Errorf("an answer of %d bytes: %v", len(long), err)
 	}
-	if err := MaskJSON("ServiceList", io.Discard, strings.NewReader(long+" "), MaskOptions{}); err == nil {
+	if err := maskJSON("ServiceList", io.Discard, strings.NewReader(long+" "), MaskOptions{}, most); err == nil {
 		t.Errorf("an answer of %d bytes is taken", len(long)+1)
 	}
 }
