@@ -1,0 +1,375 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"rackgateway/pkg/access"
+	"rackgateway/pkg/audit"
+	"rackgateway/pkg/rack"
+)
+
+// baseHeaders are the request headers that go to the rack on every route; with the options of the route
+// they are all that does. An allow-list: nothing that a client adds can name an actor, stand in for a
+// form field, or change what was authorised.
+var baseHeaders = []string{"Accept", "Accept-Encoding", "Content-Type", "User-Agent", "Version"}
+
+// socketHeaders complete a WebSocket handshake. Origin is left out: the rack compares it with a host
+// name that is not ours. Extensions are left out: they would change what frames mean.
+var socketHeaders = []string{"Connection", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Protocol"}
+
+// headersForRack are the headers of the request as the rack gets it, but for the password.
+func (x *exchange) headersForRack() http.Header {
+	in := x.r.Header
+	out := make(http.Header, 10)
+	take := func(names []string) {
+		for _, name := range names {
+			if v, ok := in[name]; ok {
+				out[name] = v
+			}
+		}
+	}
+	take(baseHeaders)
+	take(x.match.Route.Headers)
+	if x.socket {
+		take(socketHeaders)
+	}
+	if x.rewritesAnswer() {
+		out["Accept-Encoding"] = identityEncoding
+	}
+	out["Convox-Actor"] = []string{headerText(x.principal.Label())}
+	return out
+}
+
+var identityEncoding = []string{"identity"}
+
+// headerText makes a label fit for a header: a token's name may hold anything printable.
+func headerText(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return '?'
+		}
+		return c
+	}, s)
+}
+
+// urlForRack is where the request goes: the path that was authorised, and the query as it came.
+func (x *exchange) urlForRack() *url.URL {
+	return x.p.rackURL(x.match.Path, x.r.URL.RawQuery, x.r.URL.ForceQuery)
+}
+
+func (p *Proxy) rackURL(escapedPath, rawQuery string, forceQuery bool) *url.URL {
+	escaped := strings.TrimSuffix(p.RackURL.EscapedPath(), "/") + escapedPath
+	plain, err := url.PathUnescape(escaped)
+	if err != nil { // rack.Match made it
+		plain = escaped
+	}
+	return &url.URL{
+		Scheme: p.RackURL.Scheme, Host: p.RackURL.Host,
+		Path: plain, RawPath: escaped, RawQuery: rawQuery, ForceQuery: forceQuery,
+	}
+}
+
+// forward carries a request that is not a socket to the rack and its answer back.
+func (x *exchange) forward() *refusal {
+	var body *watchedBody
+	reverse := httputil.ReverseProxy{
+		Transport:  x.p.Transport,
+		BufferPool: &x.p.buffers,
+		ErrorLog:   silent,
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			pr.Out.URL = x.urlForRack()
+			pr.Out.Host = x.p.RackURL.Host
+			pr.Out.Header = x.headersForRack()
+			x.p.password.use(pr.Out)
+			if x.hasForm {
+				pr.Out.Body = io.NopCloser(bytes.NewReader(x.form))
+				pr.Out.ContentLength = int64(len(x.form))
+				pr.Out.TransferEncoding = nil
+			}
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			var err error
+			body, err = x.answered(resp)
+			return err
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
+			x.refuse(x.notAnswered(err))
+		},
+	}
+	if refused := x.p.password.ready(x); refused != nil {
+		return refused
+	}
+	defer func() {
+		if body != nil {
+			x.afterBody(body)
+		}
+	}()
+	reverse.ServeHTTP(x.w, x.r)
+	return nil
+}
+
+// answered runs when the rack's status and headers are known and nothing has gone to the client. What it
+// returns as an error is sent in place of the answer.
+func (x *exchange) answered(resp *http.Response) (*watchedBody, error) {
+	h := resp.Header
+	h.Del("Set-Cookie")
+	harden(h)
+	if resp.StatusCode == http.StatusUnauthorized {
+		x.p.password.refused(x.p)
+		return nil, refuse(http.StatusBadGateway, "rack-password", "the rack refused the gateway's password: tell an administrator, who must give the gateway the rack's present one")
+	}
+	h["Gateway-Request-Id"] = []string{x.id.String()}
+
+	if x.rewritesAnswer() && resp.StatusCode < 300 && resp.StatusCode != http.StatusNoContent && x.r.Method != http.MethodHead {
+		if err := x.rewriteAnswer(resp); err != nil {
+			return nil, err
+		}
+	}
+	if x.match.Route.Op == opProcessRun && resp.StatusCode < 300 {
+		if err := x.noteProcess(resp); err != nil {
+			return nil, err
+		}
+	}
+	if x.match.Route.LongRead {
+		// Its started event is durable; the outcome is known when the body has ended.
+		body := watch(resp.Body)
+		resp.Body = body
+		return body, nil
+	}
+
+	length, err := holdBack(resp, x.r.Method)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errCutAnswer, err)
+	}
+	if x.recorded {
+		x.renewPatience()
+	}
+	if err := x.finish(resp.StatusCode, "", length); err != nil {
+		if x.recorded {
+			return nil, unknownOutcome(err)
+		}
+		return nil, unavailable("could not record this request in time", err)
+	}
+	if resp.Body == http.NoBody || x.r.Method == http.MethodHead {
+		return nil, nil
+	}
+	body := watch(resp.Body)
+	resp.Body = body
+	return body, nil
+}
+
+// errCutAnswer says that the rack's answer broke off while it was being held back.
+var errCutAnswer = errors.New("the rack's answer broke off")
+
+// notAnswered is the refusal for a request to which the rack gave no answer that can be passed on.
+func (x *exchange) notAnswered(err error) *refusal {
+	var refused *refusal
+	if errors.As(err, &refused) {
+		return refused
+	}
+	if x.recorded {
+		x.renewPatience()
+	}
+	maybe := ""
+	if x.recorded {
+		maybe = "; it may have been done: check before you repeat it"
+	}
+	switch {
+	case x.r.Context().Err() != nil:
+		return refuse(statusHungUp, "client-hung-up", "the client hung up before the rack answered%s", maybe).because(err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return refuse(http.StatusGatewayTimeout, "rack-timeout", "the rack could not be reached in time%s: try again, and tell an administrator if it goes on", maybe).because(err)
+	default:
+		return refuse(http.StatusBadGateway, "rack-failed", "the rack could not be reached or did not answer properly%s: try again, and tell an administrator if it goes on", maybe).because(err)
+	}
+}
+
+// statusHungUp is what is recorded when there was nobody left to answer (nginx's code for it).
+const statusHungUp = 499
+
+// afterBody runs when the body has been passed on, or has broken off.
+func (x *exchange) afterBody(b *watchedBody) {
+	if x.match.Route.LongRead {
+		n := b.n
+		x.renewPatience()
+		phase, trouble := audit.PhaseFinished, ""
+		if !b.ended {
+			phase, trouble = audit.PhaseCut, b.why()
+		}
+		if err := x.record(x.outcome(phase, b.status, trouble, &n)); err != nil {
+			x.p.Log.Warn("the end of a download could not be recorded in time", "request", x.id, "error", err)
+		}
+		return
+	}
+	if b.ended {
+		return
+	}
+	n := b.n
+	e := x.newEvent(audit.PhaseCut)
+	e.Detail.Error = b.why()
+	e.Detail.BytesOut = &n
+	e.Detail.Duration = since(x.started, e.OccurredAt)
+	if _, err := x.p.Audit.Enqueue(e); err != nil {
+		x.p.Log.Warn("a cut answer could not be recorded", "request", x.id, "error", err)
+	}
+}
+
+// A watchedBody notes whether an answer was passed on whole.
+type watchedBody struct {
+	io.ReadCloser
+	n      int64
+	ended  bool
+	failed error
+	status int
+}
+
+func watch(body io.ReadCloser) *watchedBody {
+	return &watchedBody{ReadCloser: body, status: http.StatusOK}
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
+	switch {
+	case err == io.EOF:
+		b.ended = true
+	case err != nil:
+		b.failed = err
+	}
+	return n, err
+}
+
+func (b *watchedBody) why() string {
+	if b.failed != nil {
+		return "the rack's answer broke off"
+	}
+	return "the client hung up"
+}
+
+// heldBack is how much of an answer without a length is held back, so that its length can be recorded.
+const heldBack = 64 << 10
+
+// holdBack finds out the length of a short answer. The length is nil when it is not known.
+func holdBack(resp *http.Response, method string) (*int64, error) {
+	if resp.ContentLength >= 0 || method == http.MethodHead {
+		n := max(resp.ContentLength, 0)
+		return &n, nil
+	}
+	if len(resp.Trailer) > 0 {
+		return nil, nil
+	}
+	start, err := io.ReadAll(io.LimitReader(resp.Body, heldBack))
+	if err != nil {
+		return nil, err
+	}
+	if len(start) == heldBack {
+		resp.Body = &rejoined{io.MultiReader(bytes.NewReader(start), resp.Body), resp.Body}
+		return nil, nil
+	}
+	if err := resp.Body.Close(); err != nil {
+		return nil, err
+	}
+	setBody(resp, start)
+	n := int64(len(start))
+	return &n, nil
+}
+
+func setBody(resp *http.Response, body []byte) {
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	resp.ContentLength = int64(len(body))
+	resp.TransferEncoding = nil
+	resp.Header["Content-Length"] = []string{strconv.Itoa(len(body))}
+}
+
+type rejoined struct {
+	io.Reader
+	io.Closer
+}
+
+// rewritesAnswer reports whether the answer is changed for this principal: secrets masked, apps out of
+// scope left out.
+func (x *exchange) rewritesAnswer() bool {
+	op := x.match.Route.Op
+	return (rack.NeedsMask(op) && !x.seesSecrets()) || (x.rule.AppFrom == access.AppFilter && !access.AllApps(x.principal, x.rule.Permission))
+}
+
+func (x *exchange) seesSecrets() bool {
+	if x.app == "" {
+		return access.AllApps(x.principal, access.PermSecretRead)
+	}
+	return access.AppInScope(x.principal, access.PermSecretRead, x.app)
+}
+
+// rewriteAnswer masks. It fails closed: what cannot be parsed is not passed on.
+func (x *exchange) rewriteAnswer(resp *http.Response) error {
+	garbled := func(err error) *refusal {
+		return refuse(http.StatusBadGateway, "rack-garbled", "the rack's answer could not be read, and so its secrets could not be masked: try again, and tell an administrator if it goes on").because(err)
+	}
+	if coding := resp.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return garbled(fmt.Errorf("content encoding %q was not asked for", coding))
+	}
+	options := rack.MaskOptions{ClearSecrets: x.seesSecrets()}
+	if x.rule.AppFrom == access.AppFilter {
+		options.Apps = func(app string) bool { return access.AppInScope(x.principal, x.rule.Permission, app) }
+		// Secrets are clear per app; the list is masked unless all are.
+	}
+	rest := resp.Body
+	var start bytes.Buffer
+	if resp.ContentLength >= 0 && resp.ContentLength <= heldBack {
+		if err := rack.MaskJSON(x.match.Route.Op, &start, rest, options); err != nil {
+			return garbled(err)
+		}
+		_ = rest.Close()
+		setBody(resp, start.Bytes())
+		return nil
+	}
+	// A long answer is masked as it passes; its first part is held back, so that garbage is found out
+	// before anything goes to the client, and what is found later cuts the answer off.
+	masked, into := io.Pipe()
+	go func() {
+		err := rack.MaskJSON(x.match.Route.Op, into, rest, options)
+		_ = rest.Close()
+		_ = into.CloseWithError(err)
+	}()
+	_, err := io.CopyN(&start, masked, heldBack)
+	switch {
+	case err == nil:
+		resp.Body = &rejoined{io.MultiReader(&start, masked), masked}
+		resp.ContentLength = -1
+		resp.Header.Del("Content-Length")
+	case errors.Is(err, io.EOF):
+		setBody(resp, start.Bytes())
+	default:
+		_ = masked.CloseWithError(err)
+		return garbled(err)
+	}
+	return nil
+}
+
+// bufferPool lends the buffers that bodies are copied through.
+type bufferPool struct{ pool sync.Pool }
+
+const copyBuffer = 32 << 10
+
+func (b *bufferPool) Get() []byte {
+	if v, ok := b.pool.Get().(*[]byte); ok {
+		return *v
+	}
+	return make([]byte, copyBuffer)
+}
+
+func (b *bufferPool) Put(buf []byte) { b.pool.Put(&buf) }
+
+// silent takes ReverseProxy's own log lines, which say what our records and metrics say already.
+var silent = log.New(io.Discard, "", 0)

@@ -1,0 +1,144 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rackgateway/pkg/secret"
+)
+
+// A password is what the rack is shown: the present one, and, while the rack's password is being changed,
+// the next one, which takes over for good once the rack refuses the first.
+type password struct {
+	username string
+	first    secret.Text
+	next     secret.Text
+
+	current atomic.Pointer[secret.Text]
+
+	mu     sync.Mutex // guards the two below; never held across I/O
+	probed time.Time  // when the rack last took the current one
+	probe  *probe     // the probe under way
+}
+
+type probe struct {
+	done chan struct{}
+	err  error
+}
+
+var errRackPassword = errors.New("the rack refused the gateway's password")
+
+const (
+	probeLife    = time.Second      // how long a probe's answer is believed while a next password waits
+	probeTimeout = 10 * time.Second // how long requests wait for a probe
+)
+
+func (w *password) init(c Config) {
+	w.username, w.first, w.next = c.RackUsername, c.RackToken, c.RackTokenNext
+	w.current.Store(&w.first)
+}
+
+// use puts the password on a request to the rack, in place of whatever is there.
+func (w *password) use(r *http.Request) {
+	r.SetBasicAuth(w.username, w.current.Load().Reveal())
+}
+
+// changing reports whether a next password waits to be needed.
+func (w *password) changing() bool {
+	return !w.next.IsZero() && w.current.Load() == &w.first
+}
+
+// ready makes sure that the rack takes the password, while it is being changed: a request with a body
+// that streams, and a socket, cannot be sent again.
+func (w *password) ready(x *exchange) *refusal {
+	if !w.changing() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(x.r.Context(), probeTimeout)
+	defer cancel()
+	if err := w.settle(ctx, x.p); err != nil {
+		return refuse(http.StatusBadGateway, "rack-password", "the rack refused the gateway's password, or could not be asked: try again, and tell an administrator if it goes on").because(err)
+	}
+	return nil
+}
+
+// refused notes that the rack has just refused the password, so that the next request asks at once.
+func (w *password) refused(p *Proxy) {
+	p.Metrics.RackRefusals.Inc()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.probed = time.Time{}
+}
+
+// settle finds out which password the rack takes. Several requests share one probe.
+func (w *password) settle(ctx context.Context, p *Proxy) error {
+	w.mu.Lock()
+	if p.Now().Sub(w.probed) < probeLife {
+		w.mu.Unlock()
+		return nil
+	}
+	under := w.probe
+	if under == nil {
+		under = &probe{done: make(chan struct{})}
+		w.probe = under
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+			defer cancel()
+			under.err = w.try(ctx, p)
+			w.mu.Lock()
+			if under.err == nil {
+				w.probed = p.Now()
+			}
+			w.probe = nil
+			w.mu.Unlock()
+			close(under.done)
+		}()
+	}
+	w.mu.Unlock()
+	select {
+	case <-under.done:
+		return under.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w *password) try(ctx context.Context, p *Proxy) error {
+	err := w.takes(ctx, p, w.first)
+	if !errors.Is(err, errRackPassword) {
+		return err
+	}
+	if err := w.takes(ctx, p, w.next); err != nil {
+		return err
+	}
+	w.current.Store(&w.next)
+	p.Log.Info("the rack has changed its password; RACK_TOKEN_NEXT is used from now on")
+	return nil
+}
+
+// takes asks the rack whether it takes a password.
+func (w *password) takes(ctx context.Context, p *Proxy, text secret.Text) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.rackURL("/auth", "", false).String(), nil)
+	if err != nil {
+		return err
+	}
+	req.SetBasicAuth(w.username, text.Reveal())
+	resp, err := p.Transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10))
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized:
+		return errRackPassword
+	case resp.StatusCode >= 300:
+		return errors.New("the rack answered " + resp.Status + " to a probe")
+	}
+	return nil
+}

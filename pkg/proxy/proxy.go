@@ -1,0 +1,302 @@
+// Package proxy is the data path of Rack Gateway: it authenticates the bearer of a token, decides, records
+// durably, and carries the request to the rack.
+//
+// The way of a request reads top to bottom in [Proxy.serve]:
+//
+//	identify → match → read form → gather facts → decide → begin → answer | forward | tunnel
+//
+// The promise it keeps, and what its tests count: a write reaches the rack only after its record is
+// durable; a read's answer leaves only after its record is durable; a refusal is recorded with its reason;
+// without a record there is no service. Everything that waits for PostgreSQL or for the rack on behalf of a
+// decision is bounded; what the rack takes for its own work is not.
+//
+// It knows nothing of sign-in, mail, web pages or the ledger. It is the only package that is given the
+// rack's password.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"rackgateway/pkg/access"
+	"rackgateway/pkg/audit"
+	"rackgateway/pkg/credential"
+	"rackgateway/pkg/rack"
+	"rackgateway/pkg/secret"
+)
+
+// Config is what a Proxy is made of. All fields are needed unless they say otherwise.
+type Config struct {
+	RackURL       *url.URL          // where the rack's API is: scheme and host; a path is put before every path
+	RackUsername  string            // user name for the rack, "convox"
+	RackToken     secret.Text       // the rack's password
+	RackTokenNext secret.Text       // used once the rack refuses RackToken; may be empty
+	Transport     http.RoundTripper // to the rack; answers to an upgrade carry a connection with deadlines
+
+	Organization string // this rack's name is Organization/Alias
+	Alias        string
+	Provider     string // shown by `convox racks`; may be empty
+
+	Credentials *credential.Cache
+	Audit       *audit.Writer
+	MaxWait     time.Duration // how long one request may wait for lookups and records in all
+
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+	Domain         string         // the gateway's public host name, for messages
+	AdminURL       *url.URL       // where browsers are sent; nil when there is none
+
+	Log     *slog.Logger
+	Metrics *Metrics
+	Now     func() time.Time
+}
+
+// Proxy is an http.Handler. It holds no state but what it keeps about the requests under way.
+type Proxy struct {
+	Config
+
+	routes   *rack.Table
+	rules    map[rack.Op]access.Rule
+	password password
+	forms    *semaphore.Weighted
+	flood    *floodgate
+	crowd    crowd
+	facts    factCache
+
+	draining atomic.Bool
+	tunnels  tunnels
+	buffers  bufferPool
+
+	rackHealth rackHealth
+}
+
+// New checks that every route of the rack has a rule, and returns a Proxy.
+func New(config Config) (*Proxy, error) {
+	table, err := rack.NewTable()
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{
+		Config: config,
+		routes: table,
+		rules:  make(map[rack.Op]access.Rule),
+		forms:  semaphore.NewWeighted(formBudget),
+		flood:  newFloodgate(),
+	}
+	for _, route := range rack.Routes() {
+		rule, ok := access.RuleFor(string(route.Op))
+		if !ok {
+			return nil, fmt.Errorf("route %s %s has no rule", route.Method, route.Pattern)
+		}
+		p.rules[route.Op] = rule
+	}
+	p.password.init(config)
+	return p, nil
+}
+
+// Run does what the proxy does beside requests: it records counted floods and forgets principals that have
+// left. It returns when ctx is done.
+func (p *Proxy) Run(ctx context.Context) {
+	every := time.NewTicker(10 * time.Second)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			p.tellFlood()
+			return
+		case <-every.C:
+			p.tellFlood()
+			p.crowd.forget(p.Now().Add(-5 * time.Minute))
+		}
+	}
+}
+
+// ServeHTTP serves one request. Nothing a client sends makes it panic or hang; a panic of ours is recorded,
+// answered with 500 and logged.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	harden(w.Header())
+	if p.isHealth(w, r) || p.isBrowser(w, r) {
+		return
+	}
+	x := p.newExchange(w, r)
+	defer x.leave()
+	if refused := p.serve(x); refused != nil {
+		x.refuse(refused)
+	}
+}
+
+// serve is the way of a request. It returns why the request is not served, or nil when it was answered.
+func (p *Proxy) serve(x *exchange) *refusal {
+	if err := x.identify(); err != nil { // who: credential.Resolve
+		return err
+	}
+	if err := x.matchRoute(); err != nil { // what: rack.Match
+		return err
+	}
+	if err := x.readFields(); err != nil { // what exactly: query, headers, form
+		return err
+	}
+	if err := x.gatherFacts(); err != nil { // what the decision needs to know of the rack
+		return err
+	}
+	if err := x.decide(); err != nil { // may they: access.Decide
+		return err
+	}
+	if x.own != nil {
+		return x.answerItself()
+	}
+	if err := x.begin(); err != nil { // the record that comes before the deed
+		return err
+	}
+	if err := x.confirm(); err != nil { // still: nothing was changed while we waited
+		return err
+	}
+	x.asked = true
+	if x.socket {
+		return x.carrySocket()
+	}
+	return x.forward()
+}
+
+// harden makes every answer harmless in a browser: the gateway shares its origin with the console, and the
+// rack's answers are not ours.
+func harden(h http.Header) {
+	h["Content-Security-Policy"] = hardCSP
+	h["X-Content-Type-Options"] = hardNosniff
+}
+
+var (
+	hardCSP     = []string{"sandbox; default-src 'none'"}
+	hardNosniff = []string{"nosniff"}
+)
+
+// rackProxyPrefix is where the proxy is reached on a domain that it shares with admin.
+const rackProxyPrefix = "/api/v1/rack-proxy"
+
+// trimPrefix takes off the prefix and the doubled slash that the CLI makes of a URL that ends in one.
+func trimPrefix(escaped string) string {
+	if rest, ok := strings.CutPrefix(escaped, rackProxyPrefix); ok && (rest == "" || rest[0] == '/') {
+		escaped = rest
+	}
+	if strings.HasPrefix(escaped, "//") {
+		escaped = escaped[1:]
+	}
+	return escaped
+}
+
+// isBrowser sends a browser that lost its way to the console.
+func (p *Proxy) isBrowser(w http.ResponseWriter, r *http.Request) bool {
+	if p.AdminURL == nil || r.Header.Get("Authorization") != "" || (r.Method != http.MethodGet && r.Method != http.MethodHead) {
+		return false
+	}
+	path := r.URL.EscapedPath()
+	ours := path == "/" || strings.HasPrefix(path, "/console/") || strings.HasPrefix(path, "/login/") ||
+		(strings.HasPrefix(path, "/api/") && !strings.HasPrefix(path, rackProxyPrefix))
+	if !ours {
+		return false
+	}
+	to := *p.AdminURL
+	to.Path, to.RawQuery = r.URL.Path, r.URL.RawQuery
+	http.Redirect(w, r, to.String(), http.StatusFound)
+	return true
+}
+
+// decide asks the one decision point, and notes its answer for the record.
+func (x *exchange) decide() *refusal {
+	x.decision = access.Decide(x.principal, x.wanted(), x.known, x.settings, access.Factor{})
+	x.event.Detail.Permission = string(x.decision.Permission)
+	x.event.Detail.Rule = x.decision.Rule
+	x.event.Detail.MFA = x.decision.MFA
+	x.event.Detail.MFALevel = x.decision.Level.String()
+	switch x.decision.Effect {
+	case access.Allow:
+		x.event.Decision = audit.DecisionAllow
+		return nil
+	default:
+		return refuse(http.StatusForbidden, x.decision.Code, "%s", x.decision.Message)
+	}
+}
+
+// wanted is the request as the decision sees it.
+func (x *exchange) wanted() access.Request {
+	return access.Request{Rule: x.rule, App: x.app, Service: x.service, Variant: x.variant, Source: x.address}
+}
+
+// confirm makes sure, right before the rack is asked, that the rights which were decided by still hold.
+func (x *exchange) confirm() *refusal {
+	if err := x.entry.Confirm(x.patience); err != nil {
+		return x.unresolved(err)
+	}
+	return nil
+}
+
+// tunnels are the open sockets of this process.
+type tunnels struct {
+	mu   sync.Mutex
+	open map[*tunnel]struct{}
+	wg   sync.WaitGroup
+}
+
+func (s *tunnels) add(t *tunnel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = make(map[*tunnel]struct{})
+	}
+	s.open[t] = struct{}{}
+	s.wg.Add(1)
+}
+
+func (s *tunnels) remove(t *tunnel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, t)
+	s.wg.Done()
+}
+
+func (s *tunnels) endAll(message string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for t := range s.open {
+		t.end(message)
+	}
+}
+
+// errDrainTimeout is why a drain gave up on sockets.
+var errDrainTimeout = errors.New("sockets still open after the drain")
+
+// StopBeingReady makes readiness fail, so that no new traffic is sent here.
+func (p *Proxy) StopBeingReady() { p.draining.Store(true) }
+
+// EndSockets ends every open socket with a message and waits for their records, at most until ctx is done.
+func (p *Proxy) EndSockets(ctx context.Context) error {
+	p.tunnels.endAll("the gateway is being restarted: run the command again")
+	done := make(chan struct{})
+	go func() { p.tunnels.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return errDrainTimeout
+	}
+}
+
+// WaitSockets waits until every socket has ended by itself, at most until ctx is done.
+func (p *Proxy) WaitSockets(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { p.tunnels.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,188 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha1" // #nosec G505 -- RFC 6455 section 4.2.2 asks for SHA-1 to accept a handshake; nothing is protected by it
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// carrySocket connects to the rack, switches protocols on both sides, and carries bytes until the session
+// is over. Its started event is durable already.
+func (x *exchange) carrySocket() *refusal {
+	if refused := x.p.password.ready(x); refused != nil {
+		return refused
+	}
+	resp, err := x.upgradeAtRack()
+	if err != nil {
+		return x.notAnswered(err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return x.notUpgraded(resp)
+	}
+	far, ok := resp.Body.(upgraded)
+	if !ok {
+		_ = resp.Body.Close()
+		return refuse(http.StatusBadGateway, "rack-failed", "the connection to the rack cannot carry a session: tell an administrator")
+	}
+
+	t := &tunnel{rack: far, speaks: x.speech()}
+	client, early, err := hijack(x.w)
+	if err != nil {
+		_ = far.Close()
+		return refuse(http.StatusInternalServerError, "internal", "the gateway could not take over the connection: try again").because(err)
+	}
+	t.client, t.early = client, early
+
+	// Registered before the last look at the generation, so that a revocation in between is not missed.
+	x.p.tunnels.add(t)
+	defer x.p.tunnels.remove(t)
+	detach, current := x.entry.Attach(t.end)
+	defer detach()
+	if !current {
+		t.end("your access was changed: run the command again")
+	}
+	x.p.Metrics.OpenSockets.Inc()
+	defer x.p.Metrics.OpenSockets.Dec()
+
+	_ = client.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	if _, err := client.Write(acceptance(resp)); err != nil {
+		t.end("the client hung up")
+	}
+	if t.ending.Load() == nil {
+		_ = client.SetWriteDeadline(time.Time{})
+	}
+	// What the session does not need is let go: it may last for hours.
+	x.form, x.match.Segments = nil, nil
+	x.cancel()
+	t.run()
+
+	x.renewPatience()
+	x.recordSocket(t)
+	return nil
+}
+
+// recordSocket makes the outcome of a session durable.
+func (x *exchange) recordSocket(t *tunnel) {
+	in, out := t.in.Load(), t.out.Load()
+	x.event.Detail.BytesIn = &in
+	if t.exitCode >= 0 {
+		x.event.Detail.ExitCode = &t.exitCode
+	}
+	if err := x.finish(http.StatusSwitchingProtocols, t.cause, &out); err != nil {
+		x.p.Log.Warn("the end of a session could not be recorded in time", "request", x.id, "error", err)
+	}
+}
+
+// upgradeAtRack asks the rack for the socket.
+func (x *exchange) upgradeAtRack() (*http.Response, error) {
+	// The handshake is bounded: the CLI gives it 45 seconds.
+	ctx, cancel := context.WithTimeout(x.r.Context(), 40*time.Second)
+	defer cancel()
+	req := (&http.Request{
+		Method: http.MethodGet, URL: x.urlForRack(), Host: x.p.RackURL.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: x.headersForRack(),
+	}).WithContext(ctx)
+	req.Header["Connection"] = []string{"Upgrade"}
+	x.p.password.use(req)
+	return x.p.Transport.RoundTrip(req)
+}
+
+// notUpgraded passes on a rack's refusal to open a socket.
+func (x *exchange) notUpgraded(resp *http.Response) *refusal {
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode == http.StatusUnauthorized {
+		x.p.password.refused(x.p)
+		return refuse(http.StatusBadGateway, "rack-password", "the rack refused the gateway's password: tell an administrator, who must give the gateway the rack's present one")
+	}
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // what can be had of the reason
+	x.p.Log.Info("the rack refused a socket", "request", x.id, "status", resp.StatusCode, "body", printable(string(text)))
+	return refuse(http.StatusBadGateway, "rack-refused-socket", "the rack refused to open this session (status %d): check the names in the command", resp.StatusCode)
+}
+
+// acceptance is the 101 for the client: the rack's, with nothing that is not part of the handshake.
+func acceptance(resp *http.Response) []byte {
+	head := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+	for _, name := range []string{"Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {
+		if v := resp.Header.Get(name); v != "" {
+			head += name + ": " + v + "\r\n"
+		}
+	}
+	return []byte(head + "\r\n")
+}
+
+// hijack takes the connection over from net/http, with what the client sent right behind its request.
+func hijack(w http.ResponseWriter) (net.Conn, []byte, error) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	early := make([]byte, buffered.Reader.Buffered())
+	if _, err := io.ReadFull(buffered.Reader, early); err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	return conn, early, nil
+}
+
+// speech is what the gateway may write into this socket.
+func (x *exchange) speech() speech {
+	switch x.match.Route.Op {
+	case "ProcessExec", "InstanceShell":
+		return speaksExitCode
+	case "Proxy":
+		return speaksNothing
+	default:
+		return speaksText
+	}
+}
+
+// refuseSocket tells a person why a socket is refused. The CLI shows nothing of an HTTP refusal of a socket
+// but "bad handshake", so it is accepted, and the reason is said inside. It reports false when that cannot
+// be done, and the refusal is to be sent as an HTTP answer.
+func (x *exchange) refuseSocket(r *refusal) bool {
+	key := x.r.Header.Get("Sec-Websocket-Key")
+	nonce, err := base64.StdEncoding.DecodeString(key)
+	if x.principal == nil || x.match.Route == nil || err != nil || len(nonce) != 16 || x.r.Header.Get("Sec-Websocket-Version") != "13" {
+		return false
+	}
+	speaks := x.speech()
+	if speaks == speaksNothing {
+		return false
+	}
+	client, early, err := hijack(x.w)
+	if err != nil {
+		return errors.Is(err, http.ErrHijacked)
+	}
+	code := -1
+	if speaks == speaksExitCode {
+		code = 1
+	}
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // #nosec G401 -- as above
+	answer := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n")
+	message := r.Message
+	if r.Status >= 500 {
+		message += " (request " + x.id.String() + ")"
+	}
+	answer = appendEnding(answer, "ERROR: "+printable(message)+"\n", code)
+	_ = client.SetDeadline(time.Now().Add(lingerGrace))
+	_ = early // what it sent meanwhile is nobody's
+	if _, err := client.Write(answer); err == nil {
+		if half, ok := client.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+		_, _ = io.Copy(io.Discard, client) // until the client hangs up, or the deadline
+	}
+	_ = client.Close()
+	return true
+}
