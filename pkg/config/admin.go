@@ -21,7 +21,7 @@ type AdminDatabase struct {
 // AdminAudit is how admin records.
 type AdminAudit struct {
 	MACKey         secret.Text `env:"AUDIT_MAC_KEY" aka:"AUDIT_HMAC_SECRET" need:"yes" doc:"Key that events are authenticated with until they are in the ledger; the text itself is the key. At least 32 random bytes, as hex, base64 or other text. The same for proxy and admin, and unknown to the database." example:"$(openssl rand -hex 32)"`
-	MACKeyPrevious secret.Text `env:"AUDIT_MAC_KEY_PREVIOUS" doc:"The key before, so that events made with it still verify." example:"as AUDIT_MAC_KEY"`
+	MACKeyPrevious secret.Text `env:"AUDIT_MAC_KEY_PREVIOUS" doc:"The key before, so that events made with it still verify." example:"$(cat key-before)"`
 }
 
 // LoadAdmin reads admin's configuration from the given environment, in the form of os.Environ. The error

@@ -30,6 +30,8 @@ type Variable struct {
 	Max     string
 	Doc     string
 	Example string
+
+	address bool // may be given with a password in it, by mistake
 }
 
 // parsers are for the types that the library reads otherwise, or not at all.
@@ -54,6 +56,7 @@ func variables(t reflect.Type, group string) []Variable {
 			Name: name, Group: group, Default: field.Tag.Get("envDefault"), Needed: field.Tag.Get("need") == "yes",
 			Secret: field.Type == reflect.TypeFor[secret.Text](), Min: field.Tag.Get("min"), Max: field.Tag.Get("max"),
 			Doc: field.Tag.Get("doc"), Example: field.Tag.Get("example"),
+			address: field.Type == reflect.TypeFor[*url.URL]() || name == "DOMAIN",
 		}
 		if aka := field.Tag.Get("aka"); aka != "" {
 			v.Aliases = strings.Split(aka, ",")

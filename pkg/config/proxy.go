@@ -24,7 +24,6 @@ type Server struct {
 	Domain            string         `env:"DOMAIN" need:"yes" doc:"Host name, and port where it is not 443, by which people reach the gateway." example:"gateway.example.com"`
 	Port              int            `env:"PORT" envDefault:"8080" min:"0" max:"65535" doc:"TCP port to listen on; 0 takes a free one and logs which." example:"8080"`
 	AdminURL          *url.URL       `env:"ADMIN_URL" doc:"Address of the console, for redirects and in messages; by default the domain." example:"https://gateway.example.com"`
-	AdminCIDRs        []netip.Prefix `env:"ADMIN_CIDRS" doc:"Networks that admin calls the proxy from. Only from there may a request name the address of the person it is made for." example:"10.0.4.0/24"`
 	TrustedProxyCIDRs []netip.Prefix `env:"TRUSTED_PROXY_CIDRS" doc:"Networks of the load balancers in front, whose X-Forwarded-For is believed. Without it, a client's address is the connection's." example:"10.0.0.0/16,fd00::/8"`
 	TLSCertFile       string         `env:"TLS_CERT_FILE" doc:"PEM file with the certificate chain to serve TLS with; needs TLS_KEY_FILE. Without both, TLS ends in front of the proxy." example:"/etc/gateway/tls.crt"`
 	TLSKeyFile        string         `env:"TLS_KEY_FILE" doc:"PEM file with the private key of TLS_CERT_FILE." example:"/etc/gateway/tls.key"`
@@ -51,8 +50,8 @@ type Database struct {
 // Rack is the rack behind the gateway.
 type Rack struct {
 	Host         *url.URL    `env:"RACK_HOST" need:"yes" doc:"Address of the rack's API; https unless it says otherwise." example:"https://api.rack.example.com"`
-	Token        secret.Text `env:"RACK_TOKEN" need:"yes" doc:"The rack's password." example:"the password that convox rack params shows, or a file by RACK_TOKEN_FILE"`
-	TokenNext    secret.Text `env:"RACK_TOKEN_NEXT" doc:"The rack's next password, used once the rack refuses RACK_TOKEN, so that it can be changed without an interruption." example:"as RACK_TOKEN"`
+	Token        secret.Text `env:"RACK_TOKEN" need:"yes" doc:"The rack's password, which only the proxy holds." example:"PASSWORD"`
+	TokenNext    secret.Text `env:"RACK_TOKEN_NEXT" doc:"The rack's next password, used once the rack refuses RACK_TOKEN, so that it can be changed without an interruption." example:"PASSWORD"`
 	Username     string      `env:"RACK_USERNAME" envDefault:"convox" doc:"User name that goes with the rack's password." example:"convox"`
 	Organization string      `env:"RACK_ORGANIZATION" envDefault:"gateway" doc:"First half of the name by which the CLI knows the rack, ORGANIZATION/ALIAS." example:"acme"`
 	Alias        string      `env:"RACK_ALIAS" doc:"Second half of that name; by default the value of RACK, or rack." example:"staging"`

@@ -9,6 +9,9 @@ import (
 	"text/tabwriter"
 )
 
+// hidden stands for what is not shown.
+const hidden = "[hidden]"
+
 // Row is one variable as it is in force.
 type Row struct {
 	Name   string
@@ -51,8 +54,11 @@ func (l *loader) report() *Report {
 		if row.Value == "" && row.Source == "default" {
 			row.Value = v.Default
 		}
+		if at := strings.LastIndex(row.Value, "@"); v.address && at >= 0 {
+			row.Value = hidden + row.Value[at:]
+		}
 		if v.Secret && row.Value != "" {
-			row.Value = "[hidden]"
+			row.Value = hidden
 		}
 		r.Rows = append(r.Rows, row)
 	}
@@ -66,11 +72,9 @@ var prefixes = []string{
 	"WEBAUTHN_", "YUBICO_",
 }
 
-// foreign are variables with one of our prefixes that belong to somebody else.
-var foreign = []string{
-	"RACK_URL",                                               // the convox CLI
-	"GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", // Google's own clients
-}
+// foreign begin the names of variables with one of our prefixes that belong to somebody else: the convox CLI,
+// and Google's own clients.
+var foreign = []string{"RACK_URL", "GOOGLE_APPLICATION_", "GOOGLE_CLOUD_"}
 
 // unknown warns of variables that look like ours and are not. What the other process knows is no slip:
 // both often share one environment.
@@ -94,8 +98,9 @@ func (l *loader) unknown() []string {
 
 	var warnings []string
 	for name := range l.environ {
-		ours := slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
-		if known[name] || slices.Contains(foreign, name) || !ours && !nearMiss(name, names) {
+		begins := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+		ours := slices.ContainsFunc(prefixes, begins)
+		if known[name] || slices.ContainsFunc(foreign, begins) || !ours && !nearMiss(name, names) {
 			continue
 		}
 		warning := fmt.Sprintf("%s is set, and is not a variable of this version of the gateway; it has no effect", name)
