@@ -16,11 +16,17 @@ revoke all on all tables in schema rgw from public, rgw_proxy, rgw_admin;
 revoke all on all sequences in schema rgw from public, rgw_proxy, rgw_admin;
 revoke all on all functions in schema rgw from public, rgw_proxy, rgw_admin;
 
--- proxy: reads who may do what, inserts events, and calls the functions named. Nothing else.
+-- What a later migration makes is nobody's until it is listed here. (PostgreSQL gives every function to
+-- everybody by default, and takes that back only for all schemas at once.)
+alter default privileges revoke execute on functions from public;
+
+-- proxy: reads who may do what, inserts events, and calls the functions named. Nothing else. The column that
+-- both leave out, xid, is the database's own: it says which transaction inserted the row.
 grant usage on schema rgw to rgw_proxy;
 grant select on rgw.users, rgw.roles, rgw.tokens, rgw.token_secrets, rgw.token_uses, rgw.bindings,
   rgw.settings, rgw.started_processes, rgw.cluster_epoch to rgw_proxy;
-grant insert on rgw.audit_events to rgw_proxy;
+grant insert (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac, kind, phase, decision,
+  actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_proxy;
 grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(uuid, inet),
   rgw.process_started(text, text, uuid, uuid) to rgw_proxy;
 
@@ -29,5 +35,6 @@ grant usage on schema rgw to rgw_admin;
 grant select, insert, update on rgw.users, rgw.tokens, rgw.token_secrets to rgw_admin;
 grant select, insert, update, delete on rgw.roles, rgw.bindings, rgw.settings to rgw_admin;
 grant select on rgw.token_uses, rgw.started_processes, rgw.cluster_epoch, rgw.schema_migrations to rgw_admin;
-grant select, insert on rgw.audit_events to rgw_admin;
+grant select, insert (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac, kind, phase, decision,
+  actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_admin;
 grant execute on function rgw.ensure_event_partitions(integer) to rgw_admin;

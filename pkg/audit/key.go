@@ -9,30 +9,32 @@ import (
 	"hash"
 	"io"
 	"log/slog"
+
+	"rackgateway/pkg/secret"
 )
 
 // Key is the key that events are MACed with. The database never holds it. It cannot be printed.
 type Key struct {
 	id     string
-	secret []byte
+	secret secret.Bytes
 }
 
 // NewKey returns the key made of a secret of at least 32 bytes. Its id, which events carry so that they
 // can be verified after the key was rotated, is derived from it and gives nothing away.
-func NewKey(secret []byte) (Key, error) {
-	if len(secret) < sha256.Size {
-		return Key{}, fmt.Errorf("the audit key has %d bytes and needs at least %d", len(secret), sha256.Size)
+func NewKey(text []byte) (Key, error) {
+	if len(text) < sha256.Size {
+		return Key{}, fmt.Errorf("the audit key has %d bytes and needs at least %d", len(text), sha256.Size)
 	}
-	id := hmac.New(sha256.New, secret)
+	id := hmac.New(sha256.New, text)
 	_, _ = id.Write([]byte("rack-gateway audit key id"))
-	return Key{id: hex.EncodeToString(id.Sum(nil)[:4]), secret: append([]byte(nil), secret...)}, nil
+	return Key{id: hex.EncodeToString(id.Sum(nil)[:4]), secret: secret.NewBytes(text)}, nil
 }
 
 // ID is what events carry as MACKeyID: eight hexadecimal digits.
 func (k Key) ID() string { return k.id }
 
 // IsZero tells whether the key was never made.
-func (k Key) IsZero() bool { return len(k.secret) == 0 }
+func (k Key) IsZero() bool { return k.secret.IsZero() }
 
 // Format prints that there is a key, whatever the verb.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[audit key "+k.id+"]") }
@@ -43,7 +45,7 @@ func (k Key) LogValue() slog.Value { return slog.StringValue("[audit key " + k.i
 // MarshalJSON refuses.
 func (k Key) MarshalJSON() ([]byte, error) { return nil, errors.New("an audit key is not for storing") }
 
-func (k Key) mac() hash.Hash { return hmac.New(sha256.New, k.secret) }
+func (k Key) mac() hash.Hash { return hmac.New(sha256.New, k.secret.Reveal()) }
 
 // Verify tells whether the event carries a MAC that this key made over what it says now.
 func (k Key) Verify(e *Event) bool {

@@ -80,7 +80,7 @@ func Change(ctx context.Context, db *sqlx.DB, key Key, e *Event, f func(tx *sqlx
 // eventColumns is what Scan reads, in its order.
 const eventColumns = `occurred_at, event_id, epoch, xid::text, request_id, writer_id, writer_seq, mac_key, mac,
   kind::text, phase::text, decision::text, actor_kind::text, actor_id, actor_label, action, app, resource, status,
-  address::text, detail::text`
+  host(address), detail::text`
 
 // scan reads an event from a row of eventColumns.
 func scan(row interface{ Scan(dest ...any) error }) (*Event, error) {

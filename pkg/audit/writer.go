@@ -186,8 +186,7 @@ func (w *Writer) Record(ctx context.Context, e *Event) error {
 	return err
 }
 
-// Enqueue queues an event. Its fields are taken as they are now, but for what its pointers and slices point
-// to, which must not change until the event is durable. It returns ErrQueueFull, at once, when too much
+// Enqueue queues an event as it is now; what becomes of it later does not matter. It returns ErrQueueFull, at once, when too much
 // waits, and ErrClosed when the writer does not take events any more.
 func (w *Writer) Enqueue(e *Event) (*Ticket, error) {
 	e.identify()
@@ -196,6 +195,7 @@ func (w *Writer) Enqueue(e *Event) (*Ticket, error) {
 	n.event.WriterID = w.id
 	n.detail = n.event.prepare(n.detail)
 	n.facts = n.event.appendFacts(n.facts[:0])
+	n.event.Detail = Detail{} // encoded
 	n.size = len(n.facts) + entryOverhead
 	n.hardened = 0
 	t, _ := w.tickets.Get().(*Ticket)

@@ -486,3 +486,29 @@ func (c *Cluster) Close() error {
 	}
 	return err
 }
+
+// CPUTime returns the processor time that the server and its present sessions have used (Linux only).
+func (c *Cluster) CPUTime() (time.Duration, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var total time.Duration
+	for _, pid := range append(c.sessions(), c.process.Pid) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		fields := strings.Fields(string(stat))
+		if len(fields) == 0 {
+			continue
+		}
+		ns, err := strconv.ParseInt(fields[0], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(ns)
+	}
+	return total, nil
+}
