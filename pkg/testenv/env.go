@@ -1,0 +1,477 @@
+package testenv
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"rackgateway/pkg/postgres"
+	"rackgateway/pkg/postgres/cluster"
+	"rackgateway/pkg/racktest"
+)
+
+// The rack's name, as the gateway tells it.
+const (
+	Organization = "acme"
+	Alias        = "staging"
+	RackName     = Organization + "/" + Alias
+)
+
+// Env is one environment. Its methods may be called from any goroutine; they fail the test when they cannot do
+// what they say.
+type Env struct {
+	Proxies    []*Proxy
+	Rack       *racktest.Rack   // in this process; nil with Options.Upstream
+	RackServer *racktest.Server // where it listens
+	Postgres   *cluster.Cluster // the suite's, or its own with Options.OwnPostgres
+	Database   string           // its name
+	DB         *sqlx.DB         // as the owner of everything, for looking and for setting up
+
+	t        TB
+	suite    *Suite
+	opts     Options
+	dir      string // temporary
+	rackFile string // the rack's authority, PEM
+	client   *http.Client
+
+	mu     sync.Mutex
+	tokens map[string]string // by name
+}
+
+// Start makes an environment that ends with the test. It returns when every proxy is ready.
+func (s *Suite) Start(t TB, opts Options) *Env {
+	t.Helper()
+	if what := missing(); what != "" {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("%s", what)
+		}
+		t.Skipf("%s", what)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	e := &Env{t: t, suite: s, opts: opts, tokens: make(map[string]string)}
+	server, database, tokens, err := s.prepare(ctx, opts)
+	if err != nil {
+		t.Fatalf("preparing an environment: %v", err)
+	}
+	t.Cleanup(e.end) // everything below is ended by it, as far as it was made
+	e.Postgres, e.Database = server, database
+	for name, token := range tokens {
+		e.tokens[name] = token
+	}
+	if e.dir, err = os.MkdirTemp(s.dir, "env-"); err != nil {
+		t.Fatalf("%v", err)
+	}
+	if e.DB, err = postgres.Open(postgres.Config{URL: postgres.URL(server.URL(cluster.Owner, database)), Name: "testenv", MaxOpen: 8}); err != nil {
+		t.Fatalf("%v", err)
+	}
+	e.client = &http.Client{Transport: &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: s.ca.roots, MinVersion: tls.VersionTLS12},
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		MaxIdleConnsPerHost: 64,
+		DisableCompression:  true,
+	}}
+	if opts.Upstream == "" {
+		e.startRack()
+	}
+	for range max(opts.Proxies, 0) + btoi(opts.Proxies == 0) {
+		e.AddProxy()
+	}
+	for _, p := range e.Proxies {
+		p.WaitReady(ctx)
+	}
+	return e
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// startRack runs the in-memory rack in this process.
+func (e *Env) startRack() {
+	e.t.Helper()
+	if e.opts.Rack.Password == "" {
+		e.opts.Rack.Password = rand.Text()
+	}
+	e.Rack = racktest.New(e.opts.Rack)
+	var err error
+	if e.RackServer, err = e.Rack.Start(racktest.ServeOptions{TLS: !e.opts.PlainRack}); err != nil {
+		e.t.Fatalf("starting the rack: %v", err)
+	}
+	if pem := e.RackServer.CertificatePEM(); pem != nil {
+		e.rackFile = filepath.Join(e.dir, "rack.pem")
+		if err := os.WriteFile(e.rackFile, pem, 0o600); err != nil {
+			e.t.Fatalf("%v", err)
+		}
+	}
+}
+
+// end stops everything, proxies first. When the test failed it shows what they logged.
+func (e *Env) end() {
+	for _, p := range e.Proxies {
+		if err := p.process.stop(stopPatience); err != nil {
+			e.t.Errorf("%v", err)
+		}
+	}
+	if e.t.Failed() {
+		for _, p := range e.Proxies {
+			e.t.Logf("the end of what %s logged:\n%s", p.Name, p.process.tail(60))
+		}
+	}
+	if e.client != nil {
+		e.client.CloseIdleConnections()
+	}
+	if e.Rack != nil {
+		e.Rack.Close()
+	}
+	if e.DB != nil {
+		_ = e.DB.Close() // a server that was killed has closed it already
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.t.Context()), time.Minute)
+	defer cancel()
+	var err error
+	if e.opts.OwnPostgres {
+		err = e.Postgres.Close()
+	} else {
+		err = e.Postgres.DropDatabase(ctx, e.Database)
+	}
+	if err != nil {
+		e.t.Errorf("ending the database: %v", err)
+	}
+}
+
+// AddProxy starts one more proxy; it may not be ready yet.
+func (e *Env) AddProxy() *Proxy {
+	e.t.Helper()
+	return e.AddProxyWith(nil)
+}
+
+// AddProxyWith is AddProxy with more configuration, NAME to value, as Options.Config.
+func (e *Env) AddProxyWith(config map[string]string) *Proxy {
+	e.t.Helper()
+	port, metrics := e.freePort(), e.freePort()
+	name := "proxy-" + strconv.Itoa(len(e.Proxies)+1)
+	settings := map[string]string{
+		"DOMAIN":            "localhost:" + strconv.Itoa(port),
+		"PORT":              strconv.Itoa(port),
+		"METRICS_ADDR":      net.JoinHostPort("127.0.0.1", strconv.Itoa(metrics)),
+		"DATABASE_URL":      e.Postgres.URL(cluster.Proxy, e.Database),
+		"AUDIT_MAC_KEY":     e.suite.mac,
+		"RACK_HOST":         e.opts.Upstream,
+		"RACK_TOKEN":        e.RackPassword(),
+		"RACK_ORGANIZATION": Organization,
+		"RACK_ALIAS":        Alias,
+		"RACK_CA_FILE":      e.rackFile,
+		"DRAIN_TIMEOUT":     "2s",
+		"LOG_FORMAT":        "text",
+	}
+	if e.RackServer != nil {
+		settings["RACK_HOST"] = e.RackServer.URL()
+	}
+	scheme := "http"
+	if e.opts.TLS {
+		scheme = "https"
+		settings["TLS_CERT_FILE"], settings["TLS_KEY_FILE"] = e.suite.ca.chainFile, e.suite.ca.keyFile
+	}
+	for _, more := range []map[string]string{e.opts.Config, config} {
+		for name, value := range more {
+			settings[name] = value
+		}
+	}
+	environ := []string{"PATH=" + os.Getenv("PATH"), "GOTRACEBACK=all"}
+	for name, value := range settings {
+		if value != "" {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	p := &Proxy{
+		Name: name, Port: port,
+		URL:     scheme + "://" + net.JoinHostPort("localhost", strconv.Itoa(port)),
+		Metrics: "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(metrics)),
+		env:     e,
+		process: &process{
+			name: name, path: filepath.Join(e.suite.bin, "proxy"), environ: environ, logPath: filepath.Join(e.dir, name+".log"),
+		},
+	}
+	e.Proxies = append(e.Proxies, p)
+	p.Start()
+	return p
+}
+
+// freePort finds a port that nobody listens on. Another program could take it before the proxy does; the kernel
+// hands out others first.
+func (e *Env) freePort() int {
+	e.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		e.t.Fatalf("%v", err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// RackPassword is the rack's own password, which only the proxies have.
+func (e *Env) RackPassword() string {
+	if e.opts.Rack.Password == "" {
+		return "password-of-the-upstream"
+	}
+	return e.opts.Rack.Password
+}
+
+// CA is the authority that signed the proxies' certificate, and CAFile the PEM file that holds it.
+func (e *Env) CA() *x509.CertPool { return e.suite.ca.roots }
+
+// CAFile is the PEM file of the authority.
+func (e *Env) CAFile() string { return e.suite.ca.rootFile }
+
+// MACKey is the AUDIT_MAC_KEY of all proxies and of admin.
+func (e *Env) MACKey() string { return e.suite.mac }
+
+// Bin is the folder of the binaries.
+func (e *Env) Bin() string { return e.suite.bin }
+
+// Token returns the token of somebody of People, or of AddUser or AddToken.
+func (e *Env) Token(who string) string {
+	e.t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	token, ok := e.tokens[who]
+	if !ok {
+		e.t.Fatalf("nobody here is called %q", who)
+	}
+	return token
+}
+
+// RackURL is what somebody's CLI takes as RACK_URL: the first proxy, with their token.
+func (e *Env) RackURL(who string) string {
+	e.t.Helper()
+	return e.Proxies[0].RackURL(who)
+}
+
+// AddUser adds a person with roles (ROLE or ROLE@APP) and one CLI token, known by name from then on.
+func (e *Env) AddUser(name string, roles ...string) (token string) {
+	e.t.Helper()
+	email := name + "@example.com"
+	add := []string{"user", "add", email}
+	for _, role := range roles {
+		add = append(add, "--role", role)
+	}
+	e.Admin(add...)
+	return e.AddToken(name, "--user", email, "--name", name+"'s laptop")
+}
+
+// AddToken makes a token by `admin token create` and the arguments given, known by name from then on.
+func (e *Env) AddToken(name string, args ...string) (token string) {
+	e.t.Helper()
+	token = strings.TrimSpace(e.Admin(append([]string{"token", "create"}, args...)...))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tokens[name] = token
+	return token
+}
+
+// Admin runs the admin program on this environment's database and returns what it printed.
+func (e *Env) Admin(args ...string) (stdout string) {
+	e.t.Helper()
+	stdout, stderr, err := e.TryAdmin(args...)
+	if err != nil {
+		e.t.Fatalf("admin %s: %v\n%s%s", strings.Join(args, " "), err, stdout, stderr)
+	}
+	return stdout
+}
+
+// TryAdmin is Admin for what may be refused: the error is an *exec.ExitError then.
+func (e *Env) TryAdmin(args ...string) (stdout, stderr string, err error) {
+	return e.suite.admin(e.t.Context(), e.Postgres, e.Database, args...)
+}
+
+// Answer is the answer to a request, read whole.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Do sends a request to the first proxy as somebody, or as nobody when who is empty.
+func (e *Env) Do(who, method, path string, body io.Reader) Answer {
+	e.t.Helper()
+	return e.Proxies[0].Do(who, method, path, body)
+}
+
+// Client is an HTTP client that trusts the proxies' certificate.
+func (e *Env) Client() *http.Client { return e.client }
+
+// stopPatience is how long a proxy may take to stop after SIGTERM: its drain, and its last records.
+const stopPatience = 30 * time.Second
+
+// Proxy is one proxy process. It keeps its name and address over restarts.
+type Proxy struct {
+	Name    string
+	URL     string // without credentials
+	Port    int
+	Metrics string // base URL of /metrics and /debug/pprof/
+
+	env     *Env
+	process *process
+}
+
+// Start starts the process, when it has ended or never ran. WaitReady waits until it serves.
+func (p *Proxy) Start() {
+	p.env.t.Helper()
+	if err := p.process.start(); err != nil {
+		p.env.t.Fatalf("%v", err)
+	}
+}
+
+// WaitReady waits until the proxy says that it is ready.
+func (p *Proxy) WaitReady(ctx context.Context) {
+	p.env.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	every := time.NewTicker(10 * time.Millisecond)
+	defer every.Stop()
+	var last error
+	for {
+		if last = p.ready(ctx); last == nil {
+			return
+		}
+		if p.PID() == 0 {
+			p.env.t.Fatalf("%s ended before it was ready:\n%s", p.Name, p.process.tail(30))
+		}
+		select {
+		case <-ctx.Done():
+			p.env.t.Fatalf("%s did not become ready: %v\n%s", p.Name, last, p.process.tail(30))
+		case <-every.C:
+		}
+	}
+}
+
+// ready asks the proxy once.
+func (p *Proxy) ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/api/v1/health/ready", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := p.env.client.Do(req)
+	if err != nil {
+		return err
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+	return err
+}
+
+// PID is the id of the process, or 0 when it does not run.
+func (p *Proxy) PID() int { return p.process.pid() }
+
+// Terminate asks the proxy to stop (SIGTERM); Wait waits until it has.
+func (p *Proxy) Terminate() { p.signal(sigTerm) }
+
+// Kill ends the proxy as a crash does (SIGKILL), and returns when it is gone.
+func (p *Proxy) Kill() {
+	p.env.t.Helper()
+	p.signal(sigKill)
+	p.Wait(p.env.t.Context())
+}
+
+// Pause stops the proxy in its tracks (SIGSTOP), connections open; Resume lets it go on.
+func (p *Proxy) Pause() { p.signal(sigStop) }
+
+// Resume ends a Pause.
+func (p *Proxy) Resume() { p.signal(sigCont) }
+
+// Wait waits until the process has ended and returns its exit code, -1 when a signal ended it.
+func (p *Proxy) Wait(ctx context.Context) int {
+	p.env.t.Helper()
+	code, err := p.process.wait(ctx)
+	if err != nil {
+		p.env.t.Fatalf("%v", err)
+	}
+	return code
+}
+
+// Stop asks the proxy to stop, and returns its exit code when it has.
+func (p *Proxy) Stop() int {
+	p.env.t.Helper()
+	p.Terminate()
+	ctx, cancel := context.WithTimeout(p.env.t.Context(), stopPatience)
+	defer cancel()
+	return p.Wait(ctx)
+}
+
+// Restart stops the proxy and starts it again, on the same address.
+func (p *Proxy) Restart() {
+	p.env.t.Helper()
+	if code := p.Stop(); code != 0 {
+		p.env.t.Fatalf("%s stopped with code %d", p.Name, code)
+	}
+	p.Start()
+	p.WaitReady(p.env.t.Context())
+}
+
+// Log is everything the proxy has logged, in all its lives.
+func (p *Proxy) Log() string { return p.process.log() }
+
+// RackURL is what somebody's CLI takes as RACK_URL: this proxy, with their token.
+func (p *Proxy) RackURL(who string) string {
+	p.env.t.Helper()
+	u, err := url.Parse(p.URL)
+	if err != nil {
+		p.env.t.Fatalf("%v", err)
+	}
+	u.User = url.UserPassword("convox", p.env.Token(who))
+	return u.String()
+}
+
+// Do sends a request to this proxy as somebody, or as nobody when who is empty. Redirects are not followed. A body
+// is sent as a form, as the CLI does; use Client for anything else.
+func (p *Proxy) Do(who, method, path string, body io.Reader) Answer {
+	p.env.t.Helper()
+	req, err := http.NewRequestWithContext(p.env.t.Context(), method, p.URL+path, body)
+	if err != nil {
+		p.env.t.Fatalf("%v", err)
+	}
+	if who != "" {
+		req.SetBasicAuth("convox", p.env.Token(who))
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	resp, err := p.env.client.Transport.RoundTrip(req)
+	if err != nil {
+		p.env.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		p.env.t.Fatalf("%s %s: reading the answer: %v", method, path, err)
+	}
+	return Answer{Status: resp.StatusCode, Header: resp.Header, Body: string(text)}
+}
+
+func (p *Proxy) signal(sig signal) {
+	p.env.t.Helper()
+	if err := p.process.signal(sig); err != nil {
+		p.env.t.Fatalf("%v", err)
+	}
+}
