@@ -36,9 +36,10 @@ func (u URL) MarshalText() ([]byte, error) {
 func (u URL) with(params ...[2]string) (string, error) {
 	s := string(u)
 	if !strings.HasPrefix(s, "postgres://") && !strings.HasPrefix(s, "postgresql://") {
+		quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 		for _, p := range params {
 			if !strings.Contains(s, p[0]+"=") {
-				s += " " + p[0] + "='" + p[1] + "'"
+				s += " " + p[0] + "='" + quote.Replace(p[1]) + "'"
 			}
 		}
 		return strings.TrimSpace(s), nil
