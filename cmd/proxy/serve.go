@@ -54,7 +54,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	defer func() { _ = db.Close() }()
 
 	feed := postgres.NewFeed(db, []string{"rgw_access"}, postgres.FeedOptions{Logger: log})
-	if err := waitForDatabase(ctx, db, feed, cfg.Server.DevMode, log); err != nil {
+	if err := waitForDatabase(ctx, db, cfg.Server.DevMode, log); err != nil {
 		return err
 	}
 
@@ -110,6 +110,13 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 		transport.CloseIdleConnections()
 	}()
 
+	// Behind a pooler that swallows announcements, a change of access would go unheard.
+	probe, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	if err := feed.Probe(probe); err != nil {
+		return err
+	}
+
 	if cfg.Server.MetricsAddr != "" {
 		stop, err := serveMetrics(background, cfg.Server.MetricsAddr, registry, log)
 		if err != nil {
@@ -118,16 +125,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 		defer stop()
 	}
 
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    256 << 10,
-		ErrorLog:          stdLog(log),
-		Protocols:         new(http.Protocols),
-	}
-	// HTTP/1.1 alone: the CLI speaks nothing else, and sockets need it.
-	server.Protocols.SetHTTP1(true)
+	server := handler.NewServer(stdLog(log))
 	listener, err := listen(ctx, cfg.Server)
 	if err != nil {
 		return err
@@ -178,7 +176,7 @@ const startPatience = 60 * time.Second
 
 // waitForDatabase waits until the database is there, and refuses one that cannot keep the promise: one
 // that may lose what it said was durable, or behind a pooler that swallows announcements.
-func waitForDatabase(ctx context.Context, db *sqlx.DB, feed *postgres.Feed, development bool, log *slog.Logger) error {
+func waitForDatabase(ctx context.Context, db *sqlx.DB, development bool, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
@@ -201,7 +199,7 @@ func waitForDatabase(ctx context.Context, db *sqlx.DB, feed *postgres.Feed, deve
 		}
 		log.Warn("allowed, because DEV_MODE is set", "trouble", err)
 	}
-	return feed.Probe(ctx)
+	return nil
 }
 
 // keepPartitions makes the coming months' partitions, at start and daily.

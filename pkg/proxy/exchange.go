@@ -51,7 +51,7 @@ type exchange struct {
 	formed  int64  // bytes of the form budget held
 	hasForm bool
 	variant access.Variant
-	fields  rack.Fields
+	upload  *countedBody // a body that is streamed
 
 	// gatherFacts, decide
 	known    access.Facts

@@ -49,7 +49,6 @@ func (x *exchange) readFields() *refusal {
 		CarriesEnv:    fields.CarriesEnv(),
 		ExternalBuild: fields.ExternalBuild(),
 	}
-	x.fields = fields
 	x.event.Detail.Params = recordable(route, fields)
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
@@ -110,6 +112,12 @@ func (x *exchange) forward() *refusal {
 	if refused := x.p.password.ready(x); refused != nil {
 		return refused
 	}
+	if x.match.Route.Body == rack.StreamBody {
+		x.upload = &countedBody{ReadCloser: x.r.Body}
+		x.r.Body = x.upload
+		x.fullDuplex()
+		defer x.linger()
+	}
 	defer func() {
 		if body != nil {
 			x.afterBody(body)
@@ -181,17 +189,19 @@ func (x *exchange) notAnswered(err error) *refusal {
 	if x.recorded {
 		x.renewPatience()
 	}
-	maybe := ""
+	next := "try again, and tell an administrator if it goes on"
 	if x.recorded {
-		maybe = "; it may have been done: check before you repeat it"
+		next = "it may have been done: check before you repeat it"
 	}
 	switch {
 	case x.r.Context().Err() != nil:
-		return refuse(statusHungUp, "client-hung-up", "the client hung up before the rack answered%s", maybe).because(err)
+		return refuse(statusHungUp, "client-hung-up", "the client hung up before the rack answered: %s", next).because(err)
+	case x.upload != nil && x.upload.failed.Load():
+		return refuse(http.StatusBadRequest, "body-cut", "the body of this request broke off or was not well formed: %s", next).because(err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return refuse(http.StatusGatewayTimeout, "rack-timeout", "the rack could not be reached in time%s: try again, and tell an administrator if it goes on", maybe).because(err)
+		return refuse(http.StatusGatewayTimeout, "rack-timeout", "the rack could not be reached in time: %s", next).because(err)
 	default:
-		return refuse(http.StatusBadGateway, "rack-failed", "the rack could not be reached or did not answer properly%s: try again, and tell an administrator if it goes on", maybe).because(err)
+		return refuse(http.StatusBadGateway, "rack-failed", "the rack could not be reached or did not answer properly: %s", next).because(err)
 	}
 }
 
@@ -223,6 +233,48 @@ func (x *exchange) afterBody(b *watchedBody) {
 	if _, err := x.p.Audit.Enqueue(e); err != nil {
 		x.p.Log.Warn("a cut answer could not be recorded", "request", x.id, "error", err)
 	}
+}
+
+// fullDuplex lets an answer go out while the client is still sending: without it, net/http reads on first.
+func (x *exchange) fullDuplex() {
+	if x.r.ContentLength != 0 {
+		_ = http.NewResponseController(x.w).EnableFullDuplex() // HTTP/1 always can
+	}
+}
+
+const (
+	lingerBytes = 1 << 30
+	lingerTime  = 5 * time.Second
+)
+
+// linger takes what a client is still sending when it has been answered already, for a while: closing the
+// connection at once would reset it, and the client might never see the answer.
+func (x *exchange) linger() {
+	if x.r.ContentLength == 0 || x.r.Body == nil {
+		return
+	}
+	control := http.NewResponseController(x.w)
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, x.r.Body, lingerBytes) // a client that is done, gone or too slow ends it
+	_ = control.SetReadDeadline(time.Time{})
+}
+
+// A countedBody counts what a client uploads.
+type countedBody struct {
+	io.ReadCloser
+	n      atomic.Int64 // read by the transport's goroutine, asked for by the request's
+	failed atomic.Bool  // the client broke off, or sent what is no body
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n.Add(int64(n))
+	if err != nil && err != io.EOF {
+		b.failed.Store(true)
+	}
+	return n, err
 }
 
 // A watchedBody notes whether an answer was passed on whole.

@@ -95,7 +95,9 @@ func newGatewayOn(t *testing.T, database *postgrestest.Database, rack http.Handl
 	written := make(chan struct{})
 	go func() { _ = writer.Run(context.Background()); close(written) }()
 
-	near := httptest.NewServer(g.handler)
+	near := httptest.NewUnstartedServer(g.handler)
+	near.Config = g.handler.NewServer(slog.NewLogLogger(slog.NewTextHandler(g.log, nil), slog.LevelDebug))
+	near.Start()
 	if g.URL, err = url.Parse(near.URL); err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,10 @@ func (x *exchange) outcome(phase audit.Phase, status int, trouble string, bytesO
 	e.Status = int32(status) // #nosec G115 -- three digits
 	e.Detail.Error = trouble
 	e.Detail.BytesOut = bytesOut
+	if x.upload != nil {
+		n := x.upload.n.Load()
+		e.Detail.BytesIn = &n
+	}
 	e.Detail.Duration = e.OccurredAt.Sub(x.started).Microseconds()
 	x.done = true
 	x.p.Metrics.observe(x, status, e.OccurredAt.Sub(x.started))
@@ -97,7 +101,9 @@ func (x *exchange) refuse(r *refusal) {
 		return
 	}
 	x.hintAtRacks(r)
+	x.fullDuplex()
 	r.write(x.w, x.id.String())
+	x.linger()
 }
 
 // tellsRefusal reports whether a refusal is recorded by itself or only counted.

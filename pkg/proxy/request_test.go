@@ -351,9 +351,12 @@ func TestSecretsAreMaskedForThoseWhoMayNotSeeThem(t *testing.T) {
 
 func TestAnAnswerThatCannotBeMaskedIsNotPassedOn(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter){
-		"garbage":    func(w http.ResponseWriter) { _, _ = io.WriteString(w, `[{"url": "postgres://u:s3cret@h/d"`) },
-		"compressed": func(w http.ResponseWriter) { w.Header().Set("Content-Encoding", "gzip"); _, _ = io.WriteString(w, "[]") },
-		"html":       func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>s3cret</html>") },
+		"garbage": func(w http.ResponseWriter) { _, _ = io.WriteString(w, `[{"url": "postgres://u:s3cret@h/d"`) },
+		"compressed": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = io.WriteString(w, "[]")
+		},
+		"html": func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>s3cret</html>") },
 		"cut": func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = io.WriteString(w, `[{"url": "s3cret"}]`)

@@ -100,8 +100,6 @@ func (x *exchange) notUpgraded(resp *http.Response) *refusal {
 		x.p.password.refused(x.p)
 		return refuse(http.StatusBadGateway, "rack-password", "the rack refused the gateway's password: tell an administrator, who must give the gateway the rack's present one")
 	}
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // what can be had of the reason
-	x.p.Log.Info("the rack refused a socket", "request", x.id, "status", resp.StatusCode, "body", printable(string(text)))
 	return refuse(http.StatusBadGateway, "rack-refused-socket", "the rack refused to open this session (status %d): check the names in the command", resp.StatusCode)
 }
 
@@ -159,7 +157,7 @@ func (x *exchange) refuseSocket(r *refusal) bool {
 	if speaks == speaksNothing {
 		return false
 	}
-	client, early, err := hijack(x.w)
+	client, _, err := hijack(x.w) // what it sent meanwhile is nobody's
 	if err != nil {
 		return errors.Is(err, http.ErrHijacked)
 	}
@@ -176,7 +174,6 @@ func (x *exchange) refuseSocket(r *refusal) bool {
 	}
 	answer = appendEnding(answer, "ERROR: "+printable(message)+"\n", code)
 	_ = client.SetDeadline(time.Now().Add(lingerGrace))
-	_ = early // what it sent meanwhile is nobody's
 	if _, err := client.Write(answer); err == nil {
 		if half, ok := client.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
