@@ -175,7 +175,11 @@ func eventDetail(e *audit.Event) string {
 	}
 	for _, param := range e.Detail.Params {
 		if param.Name != "id" {
-			parts = append(parts, param.Name+"="+param.Value)
+			value := param.Value
+			if strings.ContainsAny(value, ` "`) {
+				value = strconv.Quote(value)
+			}
+			parts = append(parts, param.Name+"="+value)
 		}
 	}
 	return strings.Join(parts, " ")

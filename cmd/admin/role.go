@@ -112,7 +112,7 @@ func (p *process) showRole(role directory.Role) error {
 
 type roleCreateCmd struct {
 	Role        string   `arg:"" help:"Its name: small letters, digits and -."`
-	Permission  []string `required:"" help:"Permission to have, scope:resource:action; may be repeated." placeholder:"PERMISSION"`
+	Permission  []string `required:"" sep:"none" help:"Permission to have, scope:resource:action; may be repeated." placeholder:"PERMISSION"`
 	Description string   `help:"What it is for." placeholder:"TEXT"`
 }
 
@@ -135,9 +135,9 @@ func (c *roleCreateCmd) Run(ctx context.Context, p *process) error {
 
 type roleEditCmd struct {
 	Role        string   `arg:"" help:"The role."`
-	Permission  []string `help:"Have exactly these." placeholder:"PERMISSION"`
-	Add         []string `help:"Have these too." placeholder:"PERMISSION"`
-	Remove      []string `help:"No longer have these." placeholder:"PERMISSION"`
+	Permission  []string `sep:"none" help:"Have exactly these." placeholder:"PERMISSION"`
+	Add         []string `sep:"none" help:"Have these too." placeholder:"PERMISSION"`
+	Remove      []string `sep:"none" help:"No longer have these." placeholder:"PERMISSION"`
 	Description *string  `help:"What it is for." placeholder:"TEXT"`
 }
 

@@ -102,9 +102,9 @@ type tokenCreateCmd struct {
 	API        bool     `name:"api" help:"API token: for a pipeline, with rights of its own."`
 	Owner      string   `help:"API token: the person who answers for it; it stops when they are locked or removed." placeholder:"EMAIL"`
 	Name       string   `required:"" help:"Device or pipeline, as people will recognise it." placeholder:"NAME"`
-	Role       []string `help:"API token: role, over all apps or over those that a pattern matches; may be repeated." placeholder:"ROLE[@APP]"`
-	Permission []string `help:"API token: permission by name, in place of roles; may be repeated." placeholder:"PERMISSION"`
-	CIDR       []string `name:"cidr" help:"API token: network that it may be used from; may be repeated." placeholder:"CIDR"`
+	Role       []string `sep:"none" help:"API token: role, over all apps or over those that a pattern matches; may be repeated." placeholder:"ROLE[@APP]"`
+	Permission []string `sep:"none" help:"API token: permission by name, in place of roles; may be repeated." placeholder:"PERMISSION"`
+	CIDR       []string `name:"cidr" sep:"none" help:"API token: network that it may be used from; may be repeated." placeholder:"CIDR"`
 	Expires    span     `help:"How long it lives, such as 30d. What the settings allow is the default, and the most." placeholder:"TIME"`
 	Headless   bool     `help:"CLI token: the device has no browser."`
 }
@@ -281,8 +281,8 @@ func (c *tokenRotateCmd) Run(ctx context.Context, p *process) error {
 
 type tokenRightsCmd struct {
 	Token      string   `arg:"" help:"Id, name, or first characters."`
-	Role       []string `help:"Have exactly these roles." placeholder:"ROLE[@APP]"`
-	Permission []string `help:"Have exactly these permissions, in place of roles." placeholder:"PERMISSION"`
+	Role       []string `sep:"none" help:"Have exactly these roles." placeholder:"ROLE[@APP]"`
+	Permission []string `sep:"none" help:"Have exactly these permissions, in place of roles." placeholder:"PERMISSION"`
 }
 
 func (tokenRightsCmd) Help() string {

@@ -90,7 +90,7 @@ func parseBindings(texts []string) ([]directory.Binding, error) {
 type userAddCmd struct {
 	Email []string `arg:"" help:"E-mail address, by which the identity provider knows the person; several are added together or not at all."`
 	Name  string   `help:"Display name." placeholder:"NAME"`
-	Role  []string `help:"Role to give, over all apps or over those that a pattern matches; may be repeated." placeholder:"ROLE[@APP]"`
+	Role  []string `sep:"none" help:"Role to give, over all apps or over those that a pattern matches; may be repeated." placeholder:"ROLE[@APP]"`
 }
 
 func (userAddCmd) Help() string {
@@ -244,9 +244,9 @@ func (c *userRemoveCmd) Run(ctx context.Context, p *process) error {
 
 type userRoleCmd struct {
 	Email  string   `arg:"" help:"The user."`
-	Set    []string `help:"Have exactly these." placeholder:"ROLE[@APP]"`
-	Add    []string `help:"Have these too." placeholder:"ROLE[@APP]"`
-	Remove []string `help:"No longer have these." placeholder:"ROLE[@APP]"`
+	Set    []string `sep:"none" help:"Have exactly these." placeholder:"ROLE[@APP]"`
+	Add    []string `sep:"none" help:"Have these too." placeholder:"ROLE[@APP]"`
+	Remove []string `sep:"none" help:"No longer have these." placeholder:"ROLE[@APP]"`
 	None   bool     `help:"Have no role at all."`
 	JSON   bool     `help:"Show as JSON."`
 }

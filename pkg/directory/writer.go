@@ -198,8 +198,10 @@ func (tx *writeTx) refuse(ask attempt, answer *Error) {
 	tx.events = append(tx.events, event)
 }
 
+// event begins an event. Those of one transaction follow each other by a microsecond, so that a list shows them in
+// their order.
 func (tx *writeTx) event(action, resource, app string) *audit.Event {
-	event := tx.by.Event(tx.now, action, resource)
+	event := tx.by.Event(tx.now.Add(time.Duration(len(tx.events))*time.Microsecond), action, resource)
 	event.RequestID, event.App = tx.request, app
 	return event
 }

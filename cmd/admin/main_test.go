@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"rackgateway/pkg/postgres"
+	"rackgateway/pkg/postgres/cluster"
+	"rackgateway/pkg/postgres/postgrestest"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the scripts")
+
+// clockVariable sets the clock of the program in a script, and with it who is said to run it.
+const clockVariable = "ADMIN_TEST_CLOCK"
+
+// tests runs the tests, then stops the database that they started.
+type tests struct{ m *testing.M }
+
+func (t tests) Run() int { return postgrestest.Run(t.m) }
+
+func TestMain(m *testing.M) {
+	testscript.Main(tests{m}, map[string]func(){"admin": func() {
+		p := &process{environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, now: time.Now, operator: operator()}
+		if text := os.Getenv(clockVariable); text != "" {
+			clock, err := time.Parse(time.RFC3339, text)
+			if err != nil {
+				panic(err)
+			}
+			clock = clock.Add(tick())
+			p.now, p.operator = func() time.Time { return clock }, "command line (ops@host)"
+		}
+		os.Exit(p.run(context.Background(), os.Args[1:]))
+	}})
+}
+
+// tick is a millisecond more in each run of a script, so that what was done later is listed as later.
+func tick() time.Duration {
+	file, err := os.OpenFile(filepath.Join(os.Getenv("WORK"), ".ticks"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	_, write := file.WriteString(".")
+	info, err := file.Stat()
+	if err := errors.Join(write, err, file.Close()); err != nil {
+		panic(err)
+	}
+	return time.Duration(info.Size()) * time.Millisecond
+}
+
+// Each script has a migrated database of its own, and these commands:
+//
+//	code N COMMAND ARG...   runs a command, which must exit with N
+//	mask FILE TO            copies output with ids and secrets made the same each time
+//	sql STATEMENT           runs SQL as the schema's owner
+//	clock TIME              sets the program's clock
+//	take NAME FILE REGEXP   sets an environment variable to what the expression's first group matches
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts: ", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			db := postgrestest.New(t)
+			empty := db.Name + "_empty"
+			if err := db.Cluster.CreateDatabase(t.Context(), empty, ""); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := db.Cluster.DropDatabase(context.Background(), empty); err != nil {
+					t.Error(err)
+				}
+			})
+			testscript.Run(t, testscript.Params{
+				Files:               []string{file},
+				UpdateScripts:       *update,
+				RequireUniqueNames:  true,
+				RequireExplicitExec: true,
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("DATABASE_URL", string(db.AdminURL()))
+					env.Setenv("OWNER_URL", string(db.OwnerURL()))
+					env.Setenv("EMPTY_URL", db.Cluster.URL(cluster.Owner, empty))
+					env.Setenv("PROXY_URL", string(db.ProxyURL()))
+					env.Setenv("AUDIT_MAC_KEY", "d3b07384d113edec49eaa6238ad5ff00c86a1e0f2f5f1b6c0a6b4f5e9d8c7b6a")
+					env.Setenv(clockVariable, "2026-11-23T15:00:00Z")
+					return nil
+				},
+				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+					"code":  code,
+					"mask":  mask,
+					"clock": func(ts *testscript.TestScript, _ bool, args []string) { ts.Setenv(clockVariable, args[0]) },
+					"take":  take,
+					"sql": func(ts *testscript.TestScript, _ bool, args []string) {
+						owner, err := postgres.Open(postgres.Config{URL: db.OwnerURL()})
+						ts.Check(err)
+						_, err = owner.ExecContext(context.Background(), strings.Join(args, " "))
+						ts.Check(errors.Join(err, owner.Close()))
+					},
+				},
+			})
+		})
+	}
+}
+
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	if err != nil || neg || len(args) < 2 {
+		ts.Fatalf("usage: code N COMMAND ARG...")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d:\n%s%s", got, want, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	}
+}
+
+var (
+	ids     = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	secrets = regexp.MustCompile(`(rgw_(?:cli|api)_)[0-9A-Za-z]{57}\b`)
+	shown   = regexp.MustCompile(`(rgw_(?:cli|api)_)[0-9A-Za-z]{8}(?:…[0-9A-Za-z]{4}|\b)`)
+	lasts   = regexp.MustCompile(`(last_four": "|ends in )[0-9A-Za-z]{4}`)
+	macKeys = regexp.MustCompile(`("mac_key":")[0-9a-f]{8}`)
+)
+
+func mask(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	text = ids.ReplaceAllString(text, "01234567-89ab-cdef-0123-456789abcdef")
+	text = secrets.ReplaceAllString(text, "${1}WHOLE-TOKEN")
+	text = shown.ReplaceAllStringFunc(text, func(s string) string {
+		if strings.Contains(s, "…") {
+			return s[:8] + "IDIDIDID…LAST"
+		}
+		return s[:8] + "IDIDIDID"
+	})
+	text = lasts.ReplaceAllString(text, "${1}LAST")
+	text = macKeys.ReplaceAllString(text, "${1}0a1b2c3d")
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+func take(ts *testscript.TestScript, _ bool, args []string) {
+	found := regexp.MustCompile(args[2]).FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(found) != 2 {
+		ts.Fatalf("nothing in %s matches %s", args[1], args[2])
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+// The operator is who the machine says runs the program, and run puts all together as main does.
+func TestTheOperatorIsNamed(t *testing.T) {
+	if who := operator(); !regexp.MustCompile(`^command line \(.+@.+\)$`).MatchString(who) {
+		t.Errorf("the operator is %q", who)
+	}
+	var out, log strings.Builder
+	if code := run(t.Context(), []string{"version"}, nil, strings.NewReader(""), &out, &log); code != exitDone || !strings.HasPrefix(out.String(), "admin ") {
+		t.Errorf("exit code %d, %q, %q", code, out.String(), log.String())
+	}
+}
+
+// Killed at any moment, the program leaves a change with its event, or neither.
+func TestAProgramThatIsKilledLeavesBothOrNeither(t *testing.T) {
+	db := postgrestest.New(t)
+	owner := db.Owner(t)
+	admin, err := exec.LookPath("admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := rand.Text() + rand.Text()
+	add := func(i int) *exec.Cmd {
+		cmd := exec.Command(admin, "user", "add", fmt.Sprintf("user%d@example.com", i), "--role", "viewer")
+		cmd.Env = []string{"DATABASE_URL=" + string(db.AdminURL()), "AUDIT_MAC_KEY=" + key}
+		return cmd
+	}
+	began := time.Now()
+	if out, err := add(0).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	whole := time.Since(began)
+	const rounds = 60
+	killed := 0
+	for i := 1; i <= rounds; i++ {
+		cmd := add(i)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// From the start to a little beyond the end of a whole run.
+		timer := time.AfterFunc(whole*time.Duration(i)*5/(4*rounds), func() { _ = cmd.Process.Kill() })
+		if err := cmd.Wait(); err != nil {
+			killed++
+		}
+		timer.Stop()
+	}
+	var users, events, together int
+	for query, n := range map[string]*int{
+		`select count(*) from rgw.users`: &users,
+		`select count(*) from rgw.audit_events where action = 'user.add' and phase = 'finished'`: &events,
+		`select count(*) from rgw.users u join rgw.audit_events e on e.resource = u.email and e.mac is not null
+		  join rgw.bindings b on b.user_id = u.id`: &together,
+	} {
+		if err := owner.GetContext(t.Context(), n, query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d of %d were killed; %d users, %d events", killed, rounds, users, events)
+	if users != events || users != together {
+		t.Errorf("%d users with a role, %d events, %d of them together", users, events, together)
+	}
+	if killed == 0 {
+		t.Error("none was killed in time: the test showed nothing")
+	}
+}
