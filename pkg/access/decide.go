@@ -205,11 +205,17 @@ func refusedForAll(r *Request) string {
 		return r.Rule.Refused
 	case r.Variant.ExternalBuild:
 		return "a build outside the rack is given the rack's own password; leave out --external and the rack builds it"
-	case r.Rule.AppFrom == AppVar && r.App == SystemApp:
-		return "system is the rack itself, whose processes hold its own password; see convox rack for what can be asked about it"
+	case r.Rule.AppFrom == AppVar && isRackItself(r.App):
+		return shown(r.App) + " is the rack itself, whose processes hold its own password; see convox rack for what can be asked about it"
 	default:
 		return ""
 	}
+}
+
+// isRackItself reports whether a rack takes the name of an app for something else: for its own namespace, for
+// a name it keeps for itself, or, on AWS, for no app at all and so for the objects of every app.
+func isRackItself(app string) bool {
+	return app == SystemApp || app == "rack" || app == "x-undefined-app-x"
 }
 
 // need returns nil when the principal has the permission over what the request touches, and a denial otherwise.

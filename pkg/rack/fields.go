@@ -196,13 +196,23 @@ func (f Fields) ExternalBuild() bool {
 	return v != "" && v != "false"
 }
 
-// CheckApp refuses, with a *FieldError, options that reach into another app than the one in the path: an object
-// URL of another app, or a release or build that is not a plain id.
+// CheckApp refuses, with a *FieldError, options that reach further than the app in the path: an object URL of
+// another app, a release or build that is not a plain id, or a file whose name a rack would take for an option.
 func (f Fields) CheckApp(app string) error {
 	if f.route == nil {
 		return nil
 	}
 	switch f.route.Op {
+	case "FilesDownload", "FilesDelete":
+		// A rack hands these to a command in the process, which would take a leading dash for an option.
+		for _, name := range []string{"file", "files"} {
+			for _, path := range strings.Split(f.Get(name), ",") {
+				if f.Has(name) && !strings.HasPrefix(path, "/") {
+					return &FieldError{Field: name, Reason: "option " + name + " must be an absolute path, beginning with a slash"}
+				}
+			}
+		}
+		return nil
 	case "BuildCreate":
 		return checkObject("url", f.Get("url"), app)
 	case "BuildUpdate":

@@ -52,6 +52,7 @@ type mask uint8
 const (
 	keep     mask = iota
 	maskAll       // every value below, but null, "" and member names
+	maskParam     // maskAll, but for the parameters of an app that say how it is built, and never hold a secret
 	maskURL       // userinfo, query values and fragment of a URL
 	maskHook      // maskURL, and the path of an http URL, which is the secret of many a webhook
 	maskRepo      // maskURL, for what may also be an image name without a scheme
@@ -79,7 +80,7 @@ func (fs fields) mask(name string) mask {
 func maskOf(op Op) fields {
 	switch op {
 	case "AppList", "AppGet", "AppCreate":
-		return fields{{"parameters", maskAll}}
+		return fields{{"parameters", maskParam}}
 	case "AppConfigList", "AppConfigGet":
 		return fields{{"value", maskAll}}
 	case "BuildCreate", "BuildGet", "BuildImport", "BuildList", "BuildUpdate":
@@ -272,6 +273,9 @@ func (m masker) value(enc *jsontext.Encoder, dec *jsontext.Decoder, how mask) er
 // below is the mask of a member's value: what its name asks for, or, where that is nothing, what holds above.
 // A member named below a mask is masked wholly, for a shape that is not known is no reason to show it.
 func (m masker) below(above mask, name jsontext.Token) mask {
+	if above == maskParam && slices.Contains(buildParameters, name.String()) {
+		return keep
+	}
 	if above != keep {
 		return maskAll
 	}
@@ -280,6 +284,10 @@ func (m masker) below(above mask, name jsontext.Token) mask {
 	}
 	return m.fields.mask(name.String())
 }
+
+// buildParameters are the parameters of an app that every deployer sets. The CLI reads back what it has set and
+// compares, so that masking them would make it say that it failed.
+var buildParameters = []string{"BuildArch", "BuildCpu", "BuildLabels", "BuildMem"}
 
 func copyToken(enc *jsontext.Encoder, dec *jsontext.Decoder) error {
 	tok, err := dec.ReadToken()

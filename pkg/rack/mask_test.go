@@ -35,8 +35,8 @@ func TestSecretsAreMaskedAndTheRestStays(t *testing.T) {
 		in, want string
 	}{
 		{"an app's parameters", "AppGet",
-			`{"name":"web","parameters":{"BuildCpu":"512","Empty":"","Nested":{"a":["x",1,true,null]}},"status":"running"}`,
-			`{"name":"web","parameters":{"BuildCpu":"****","Empty":"","Nested":{"a":["****","****","****",null]}},"status":"running"}`},
+			`{"name":"web","parameters":{"BuildCpu":"512","Other":"512","Empty":"","Nested":{"a":["x",1,true,null]}},"status":"running"}`,
+			`{"name":"web","parameters":{"BuildCpu":"512","Other":"****","Empty":"","Nested":{"a":["****","****","****",null]}},"status":"running"}`},
 		{"apps", "AppList", `[{"name":"web","parameters":{"A":"1"}},{"name":"api","parameters":null}]`,
 			`[{"name":"web","parameters":{"A":"****"}},{"name":"api","parameters":null}]`},
 		{"a resource", "ResourceGet", `{"name":"db","url":"postgres://app:s3cret@db.internal:5432/app?sslmode=disable&password=x","type":"postgres"}`,
