@@ -25,6 +25,8 @@ type Suite struct {
 	Bin string
 	// BuildFlags are more arguments of go build, such as "-race".
 	BuildFlags []string
+	// PostgresSettings are more settings of the shared PostgreSQL, such as "log_statement=all".
+	PostgresSettings []string
 
 	mu     sync.Mutex
 	bin    string // where the binaries are
@@ -67,7 +69,11 @@ func (s *Suite) prepare(ctx context.Context, opts Options) (server *cluster.Clus
 	}
 	server = s.server
 	if opts.OwnPostgres || server == nil {
-		server, err = cluster.Start(ctx, cluster.Options{Extra: opts.PostgresSettings})
+		settings := s.PostgresSettings
+		if opts.OwnPostgres {
+			settings = opts.PostgresSettings
+		}
+		server, err = cluster.Start(ctx, cluster.Options{Extra: settings})
 		if err != nil {
 			return nil, "", nil, err
 		}

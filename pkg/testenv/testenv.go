@@ -65,7 +65,7 @@ type Options struct {
 
 	// OwnPostgres gives the environment a server that it shares with nobody, so that it can be stopped and killed.
 	OwnPostgres bool
-	// PostgresSettings are more settings of that server, such as "log_statement=all".
+	// PostgresSettings are more settings of an own server, such as "log_statement=all".
 	PostgresSettings []string
 }
 

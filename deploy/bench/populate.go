@@ -1,0 +1,85 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"rackgateway/pkg/credential"
+	"rackgateway/pkg/postgres"
+	"rackgateway/pkg/postgres/cluster"
+	"rackgateway/pkg/testenv"
+)
+
+const (
+	insertPeople = `
+insert into rgw.users (id, email, created_by) select * , 'bench' from unnest($1::uuid[], $2::text[])`
+	insertBindings = `
+insert into rgw.bindings (user_id, role, created_by) select id, $2, 'bench' from unnest($1::uuid[]) as id`
+	insertTokens = `
+insert into rgw.tokens (id, kind, name, owner_id, expires_at, created_by)
+select id, 'cli', 'laptop', owner, now() + interval '90 days', 'bench' from unnest($1::uuid[], $2::uuid[]) as t (id, owner)`
+	insertSecrets = `
+insert into rgw.token_secrets (hash, token_id, prefix, last_four) select * from unnest($1::bytea[], $2::uuid[], $3::text[], $4::text[])`
+)
+
+// superuser opens an environment's database as somebody who may do everything.
+func (b *bench) superuser(env *testenv.Env) *sqlx.DB {
+	db, err := postgres.Open(postgres.Config{URL: postgres.URL(env.Postgres.URL(cluster.Superuser, env.Database)), Name: "bench"})
+	b.must(err)
+	b.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// populate adds people with a role and tokens, in bulk, without announcing them: proxies meet them for the first
+// time. It returns the tokens.
+func (b *bench) populate(env *testenv.Env, name, role string, people, tokensEach int) []string {
+	var texts []string
+	users, emails := make([]uuid.UUID, people), make([]string, people)
+	var tokens, owners []uuid.UUID
+	var hashes [][]byte
+	var prefixes, lastFours []string
+	for i := range users {
+		users[i], emails[i] = uuid.New(), fmt.Sprintf("%s%d@example.com", name, i)
+		for range tokensEach {
+			token, err := credential.New(credential.CLI)
+			b.must(err)
+			hash := token.Hash()
+			texts = append(texts, token.Reveal())
+			tokens, owners = append(tokens, uuid.New()), append(owners, users[i])
+			hashes = append(hashes, hash[:])
+			prefixes, lastFours = append(prefixes, token.Prefix()), append(lastFours, token.LastFour())
+		}
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	db := b.superuser(env)
+	b.must(postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+		if _, err := tx.ExecContext(ctx, `set local session_replication_role = replica`); err != nil {
+			return err
+		}
+		for _, step := range []struct {
+			statement string
+			args      []any
+		}{
+			{insertPeople, []any{pq.Array(users), pq.Array(emails)}},
+			{insertBindings, []any{pq.Array(users), role}},
+			{insertTokens, []any{pq.Array(tokens), pq.Array(owners)}},
+			{insertSecrets, []any{pq.Array(hashes), pq.Array(tokens), pq.Array(prefixes), pq.Array(lastFours)}},
+		} {
+			if _, err := tx.ExecContext(ctx, step.statement, step.args...); err != nil {
+				return fmt.Errorf("%s: %w", step.statement, err)
+			}
+		}
+		return nil
+	}))
+	_, err := db.ExecContext(ctx, `analyze`)
+	b.must(err)
+	return texts
+}
