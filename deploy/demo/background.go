@@ -117,5 +117,9 @@ func clean(ctx context.Context, here place, out io.Writer) error {
 	if err := os.RemoveAll(folder); err != nil {
 		return err
 	}
-	return os.RemoveAll(here.folder)
+	if err := os.RemoveAll(here.folder); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Forgotten: %s is gone.\n", here.folder)
+	return nil
 }
