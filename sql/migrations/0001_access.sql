@@ -81,6 +81,8 @@ create table rgw.tokens (
 );
 create index tokens_owner_idx on rgw.tokens (owner_id);
 create index tokens_creator_idx on rgw.tokens (creator_id);
+create index tokens_created_idx on rgw.tokens (created_at, id);
+create index tokens_name_idx on rgw.tokens (name);
 
 comment on table  rgw.tokens is 'Credentials of command lines (cli) and pipelines (api). The secrets are in token_secrets, hashed.';
 comment on column rgw.tokens.id is 'Stable identity; audit events name it.';
@@ -110,6 +112,7 @@ create table rgw.token_secrets (
   constraint token_secrets_hash_length check (octet_length(hash) = 32)
 );
 create index token_secrets_token_idx on rgw.token_secrets (token_id);
+create index token_secrets_prefix_idx on rgw.token_secrets (prefix);
 
 comment on table  rgw.token_secrets is 'What a token is recognised by. A rotation adds one and gives the old one a deadline.';
 comment on column rgw.token_secrets.hash is 'SHA-256 of the whole token text.';
