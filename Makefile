@@ -21,6 +21,10 @@ RACE     ?= -race
 TESTFLAGS ?=
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
+# Of make bench: SHORT=1 PROFILE=1 ONLY=expression.
+SHORT    ?=
+PROFILE  ?=
+ONLY     ?=
 # The stock CLI that the end-to-end tests run, besides their own client.
 CONVOX   ?= $(shell command -v convox 2>/dev/null)
 
@@ -72,11 +76,11 @@ lint: ## formatting, vet, golangci-lint, scripts, and known vulnerabilities wher
 	@deploy/lint.sh
 
 .PHONY: bench
-bench: ## the speed and size figures, as a table and in .bench/results.json
+bench: ## speed and size beside a bare reverse proxy, as a table and in .bench/results.json (SHORT=1: two minutes)
 	@deploy/setup.sh go postgres
 	@mkdir -p .bench bin
-	@$(MAKE) build >/dev/null
-	go run ./deploy/bench -out .bench/results.json
+	@$(GOBUILD) -o bin/ ./cmd/proxy ./cmd/admin ./deploy/bench
+	@bin/bench -bin bin -out .bench/results.json $(if $(SHORT),-short) $(if $(PROFILE),-profile) $(if $(ONLY),-only '$(ONLY)')
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s) each
@@ -84,9 +88,9 @@ fuzz: ## run every fuzz target for FUZZTIME (30s) each
 	@deploy/fuzz.sh '$(FUZZTIME)' '$(PKGS)'
 
 .PHONY: generate
-generate: ## write again what is generated from the code
-	@deploy/setup.sh go
-	go generate ./...
+generate: ## write again what is made from the code: golden files, the schema's snapshot, docs/configuration.md
+	@deploy/setup.sh go postgres
+	go test $$(grep -rlE 'flag\.Bool\("update"' --include='*_test.go' cmd deploy pkg sql | xargs -n1 dirname | sort -u | sed 's|^|./|') -update
 
 .PHONY: pin
 pin: ## write the digests of the base images into the Dockerfiles and .env.example; needs a registry
