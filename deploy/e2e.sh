@@ -18,4 +18,6 @@ else
   unset CONVOX
   echo "No convox CLI on the PATH or in CONVOX: scenarios run through the tests' own client only"
 fi
+# Without it, and with -short among the flags, only the scenarios marked quick run.
+export E2E=full
 exec go test -count=1 -timeout 20m "$@" ./deploy/e2e/...
