@@ -39,6 +39,10 @@ type app struct {
 	previous string
 }
 
+// systemApp is the rack's own namespace. It is in no list, but it can be named wherever an app can: one can look
+// at its processes, and run commands in them.
+const systemApp = "system"
+
 // appParameters are the parameters that an app of this rack has, with their defaults.
 func appParameters() map[string]string {
 	return map[string]string{"BuildArch": "", "BuildCpu": "500", "BuildLabels": "", "BuildMem": "1024"}
@@ -97,7 +101,9 @@ func (r *Rack) appList(c *call) error {
 	r.mu.Lock()
 	out := make([]wire.App, 0, len(r.apps))
 	for _, a := range r.apps {
-		out = append(out, a.shape())
+		if a.name != systemApp {
+			out = append(out, a.shape())
+		}
 	}
 	r.mu.Unlock()
 	slices.SortFunc(out, func(a, b wire.App) int { return strings.Compare(a.Name, b.Name) })
@@ -133,13 +139,13 @@ func (r *Rack) appCreate(c *call) error {
 		r.mu.Unlock()
 		return err
 	}
-	a.status = "updating"
+	r.setStatus(a, "updating")
 	r.spawn(func(ctx context.Context) {
 		pause(ctx, r.opts.StartTime)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if a.rollout == 0 {
-			a.status = "running"
+			r.setStatus(a, "running")
 		}
 	})
 	out := a.shape()
@@ -149,7 +155,7 @@ func (r *Rack) appCreate(c *call) error {
 
 func (r *Rack) createApp(name string) (*app, error) {
 	switch {
-	case name == "rack" || name == "system":
+	case name == "rack" || name == systemApp:
 		return nil, badRequest("app name is reserved")
 	case !appName.MatchString(name) || len(name) > 63:
 		return nil, fmt.Errorf("Namespace %q is invalid: metadata.name: Invalid value: %q", r.opts.Name+"-"+name, r.opts.Name+"-"+name) //nolint:revive,staticcheck // Kubernetes says it so
@@ -172,7 +178,7 @@ func (r *Rack) appDelete(c *call) error {
 		r.mu.Unlock()
 		return err
 	}
-	a.status = "deleting"
+	r.setStatus(a, "deleting")
 	a.rollout++
 	for _, p := range a.processes {
 		r.stopProcess(a, p)

@@ -32,11 +32,14 @@ func errNoBuild(id string) error {
 	return fmt.Errorf("builds.convox.com %q not found", strings.ToLower(id))
 }
 
+// build finds a build; the rack does not mind the case of an id.
+func (a *app) build(id string) *build { return a.builds[strings.ToUpper(id)] }
+
 // findBuild finds a build of an app, by a path's variables. The caller holds r.mu.
 func (r *Rack) findBuild(c *call) (*app, *build, error) {
 	id := c.variable("id")
 	if a := r.apps[c.variable("app")]; a != nil {
-		if b := a.builds[id]; b != nil {
+		if b := a.build(id); b != nil {
 			return a, b, nil
 		}
 	}
@@ -88,7 +91,6 @@ func (r *Rack) buildCreate(c *call) error {
 	}
 	pod := r.startProcess(a, processInput{service: "build", command: command, kind: buildProcess, env: map[string]string{
 		"BUILD_APP": a.name, "BUILD_ID": b.ID, "BUILD_URL": source, "BUILD_GIT_SHA": b.GitSha, "BUILD_RACK": r.opts.Name,
-		"RACK_URL":     fmt.Sprintf("https://convox:%s@api.%s.svc.cluster.local:5443", r.opts.Password, r.opts.Name),
 		"CONVOX_ACTOR": c.user,
 	}})
 	b.Process, b.Status = pod.ID, "running"

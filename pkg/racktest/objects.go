@@ -20,15 +20,22 @@ func objectKey(key string) (string, error) {
 	return clean, nil
 }
 
+// anyApp is an app name that makes racks on AWS take the first part of a key for the app.
+const anyApp = "x-undefined-app-x"
+
 // object finds an object by a path's variables.
 func (r *Rack) object(c *call) (*app, string, *blob, error) {
 	key, err := objectKey(c.variable("key"))
 	if err != nil {
 		return nil, "", nil, err
 	}
+	name := c.variable("app")
+	if name == anyApp {
+		name, key, _ = strings.Cut(key, "/")
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if a := r.apps[c.variable("app")]; a != nil {
+	if a := r.apps[name]; a != nil {
 		return a, key, a.objects[key], nil
 	}
 	return nil, key, nil, nil

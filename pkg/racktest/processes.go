@@ -11,7 +11,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"rackgateway/pkg/racktest/wire"
 )
@@ -32,6 +31,11 @@ type process struct {
 	log   *logBuffer
 	ctx   context.Context // ends when the process does
 	stop  context.CancelFunc
+}
+
+// insideURL is how processes reach the rack's API, password included.
+func (r *Rack) insideURL() string {
+	return fmt.Sprintf("https://convox:%s@api.%s.svc.cluster.local:5443", r.opts.Password, r.opts.Name)
 }
 
 func errNoPod(pid string) error { return fmt.Errorf("pods %q not found", pid) }
@@ -92,6 +96,9 @@ func (r *Rack) startProcess(a *app, in processInput) *process {
 		p.Ports = []string{fmt.Sprint(s.port)}
 		p.env["PORT"] = p.Ports[0]
 	}
+	// Every process of an app can read the rack's own password. Yes: a real rack does so unless a feature gate
+	// turns it off.
+	p.env["RACK_URL"] = r.insideURL()
 	for name, value := range map[string]string{"APP": a.name, "RACK": r.opts.Name, "SERVICE": in.service, "HOSTNAME": p.ID, "HOME": "/root", "PATH": "/usr/local/bin:/usr/bin:/bin"} {
 		p.env[name] = value
 	}
@@ -117,6 +124,7 @@ func (r *Rack) startProcess(a *app, in processInput) *process {
 				return
 			}
 			p.Status, p.CPU, p.Memory = "running", 3, 24
+			r.announce()
 			r.mu.Unlock()
 		}
 		if p.kind == serviceProcess {
@@ -144,6 +152,7 @@ func (r *Rack) runToEnd(a *app, p *process, command string) {
 		if code != 0 {
 			p.Status = "failed"
 		}
+		r.announce()
 	}
 	p.log.end()
 }
@@ -175,6 +184,7 @@ func (w *lineWriter) flush() {
 // stopProcess ends a process: it is gone from the lists, and sessions in it end. The caller holds r.mu.
 func (r *Rack) stopProcess(a *app, p *process) {
 	p.Status = "stopped"
+	r.announce()
 	p.stop()
 	p.log.end()
 	delete(a.processes, p.ID)
@@ -269,7 +279,7 @@ func (r *Rack) processRun(c *call) error {
 		id = v
 	}
 	if id != "" {
-		if in.release = a.releases[id]; in.release == nil {
+		if in.release = a.find(id); in.release == nil {
 			r.mu.Unlock()
 			return errNoRelease(id)
 		}
@@ -349,23 +359,4 @@ func (r *Rack) shell(p *process, tty bool, in io.Reader, out io.Writer) *shell {
 		s.terminal, s.in, s.out = t, t, t
 	}
 	return s
-}
-
-// AwaitProcess waits until an app has a running process of a service, and returns its id.
-func (r *Rack) AwaitProcess(ctx context.Context, app, service string) (string, error) {
-	for {
-		r.mu.Lock()
-		if a := r.apps[app]; a != nil {
-			for _, p := range a.serviceProcesses(service) {
-				if p.Status == "running" {
-					r.mu.Unlock()
-					return p.ID, nil
-				}
-			}
-		}
-		r.mu.Unlock()
-		if !pause(ctx, 2*time.Millisecond) {
-			return "", ctx.Err()
-		}
-	}
 }

@@ -87,9 +87,11 @@ type Rack struct {
 	letsEncrypt  letsEncrypt
 	events       []Event
 	systemLog    *logBuffer
+	changed      chan struct{} // closed and replaced when an app or a process changes its status
 
-	connMu sync.Mutex
-	conns  map[net.Conn]struct{}
+	connMu      sync.Mutex
+	conns       map[net.Conn]struct{}
+	connChanged chan struct{} // closed and replaced when conns changes
 
 	serverMu sync.Mutex
 	servers  []*Server
@@ -140,7 +142,9 @@ func New(opts Options) *Rack {
 		version:      opts.Version,
 		status:       "running",
 		systemLog:    newLogBuffer(),
+		changed:      make(chan struct{}),
 		conns:        map[net.Conn]struct{}{},
+		connChanged:  make(chan struct{}),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.faults = newFaults(r.ctx)
@@ -208,6 +212,83 @@ func (r *Rack) OpenSockets() int {
 	r.connMu.Lock()
 	defer r.connMu.Unlock()
 	return len(r.conns)
+}
+
+// AwaitSockets waits until exactly n sockets are open.
+func (r *Rack) AwaitSockets(ctx context.Context, n int) error {
+	return await(ctx, func() (bool, <-chan struct{}) {
+		r.connMu.Lock()
+		defer r.connMu.Unlock()
+		return len(r.conns) == n, r.connChanged
+	})
+}
+
+// AwaitApp waits until an app has a status, such as running.
+func (r *Rack) AwaitApp(ctx context.Context, app, status string) error {
+	return await(ctx, func() (bool, <-chan struct{}) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		a := r.apps[app]
+		return a != nil && a.status == status, r.changed
+	})
+}
+
+// AwaitProcess waits until an app has a running process of a service, and returns its id.
+func (r *Rack) AwaitProcess(ctx context.Context, app, service string) (pid string, err error) {
+	err = await(ctx, func() (bool, <-chan struct{}) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if a := r.apps[app]; a != nil {
+			for _, p := range a.sortedProcesses() {
+				if p.Name == service && p.Status == "running" {
+					pid = p.ID
+					return true, nil
+				}
+			}
+		}
+		return false, r.changed
+	})
+	return pid, err
+}
+
+// await asks again at every change until the answer is yes.
+func await(ctx context.Context, ask func() (bool, <-chan struct{})) error {
+	for {
+		ok, changed := ask()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// setStatus changes an app's status. The caller holds r.mu.
+func (r *Rack) setStatus(a *app, status string) {
+	a.status = status
+	r.announce()
+}
+
+// announce wakes those that wait for a change. The caller holds r.mu.
+func (r *Rack) announce() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// keepConn enters or removes a socket's connection.
+func (r *Rack) keepConn(c net.Conn, keep bool) {
+	r.connMu.Lock()
+	defer r.connMu.Unlock()
+	if keep {
+		r.conns[c] = struct{}{}
+	} else {
+		delete(r.conns, c)
+	}
+	close(r.connChanged)
+	r.connChanged = make(chan struct{})
 }
 
 // enter counts a request into the rack's work, unless the rack is closed.

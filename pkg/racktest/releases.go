@@ -23,6 +23,9 @@ func errNoRelease(id string) error {
 	return fmt.Errorf("releases.convox.com %q not found", strings.ToLower(id))
 }
 
+// find finds a release; the rack does not mind the case of an id.
+func (a *app) find(id string) *release { return a.releases[strings.ToUpper(id)] }
+
 // latest is the newest release, or nil.
 func (a *app) latest() *release {
 	if all := a.sortedReleases(); len(all) > 0 {
@@ -57,7 +60,7 @@ func (r *Rack) makeRelease(a *app, in releaseInput) (*release, error) {
 	rel := &release{Release: wire.Release{ID: "R" + r.letters(10, upperLetters), App: a.name, Created: r.stamp(a)}}
 	parent := a.latest()
 	if in.parent != nil && *in.parent != "" {
-		if parent = a.releases[*in.parent]; parent == nil {
+		if parent = a.find(*in.parent); parent == nil {
 			return nil, errNoRelease(*in.parent)
 		}
 	}
@@ -68,11 +71,11 @@ func (r *Rack) makeRelease(a *app, in releaseInput) (*release, error) {
 		rel.Build = *in.build
 	}
 	if rel.Build != "" {
-		b := a.builds[rel.Build]
+		b := a.build(rel.Build)
 		if b == nil {
 			return nil, errNoBuild(rel.Build)
 		}
-		rel.Description, rel.Manifest = b.Description, b.Manifest
+		rel.Build, rel.Description, rel.Manifest = b.ID, b.Description, b.Manifest
 	}
 	if in.env != nil {
 		if diff := envDiff(rel.Env, *in.env); diff != "" {
@@ -120,7 +123,7 @@ func (r *Rack) releaseGet(c *call) error {
 	r.mu.Lock()
 	var rel *release
 	if a := r.apps[c.variable("app")]; a != nil {
-		rel = a.releases[id]
+		rel = a.find(id)
 	}
 	r.mu.Unlock()
 	if rel == nil {
@@ -167,7 +170,7 @@ func (r *Rack) releasePromote(c *call) error {
 		r.mu.Unlock()
 		return err
 	}
-	rel := a.releases[id]
+	rel := a.find(id)
 	switch current := a.releases[a.release]; {
 	case !force && a.status != "running":
 		err = fail(http.StatusForbidden, "app is currently updating")
@@ -200,7 +203,8 @@ func (r *Rack) releasePromote(c *call) error {
 // updating meanwhile. The caller holds r.mu.
 func (r *Rack) promote(a *app, rel *release) {
 	a.rollout++
-	a.previous, a.status = a.release, "updating"
+	a.previous = a.release
+	r.setStatus(a, "updating")
 	r.logSystem(a, "atom/app", "Status: Running => Pending")
 	old := a.serviceProcesses("")
 	r.apply(a, rel, false)
@@ -220,7 +224,7 @@ func (r *Rack) promote(a *app, rel *release) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if a.rollout == rollout {
-			a.status = "running"
+			r.setStatus(a, "running")
 			r.logSystem(a, "atom/app", "Status: Updating => Running")
 		}
 	})
@@ -261,7 +265,7 @@ func (r *Rack) rollback(a *app) {
 	failed := a.release
 	a.rollout++
 	a.release = a.previous
-	a.status = "rollback"
+	r.setStatus(a, "rollback")
 	r.logSystem(a, "atom/app", "Status: Updating => Cancelled")
 	for _, p := range a.serviceProcesses("") {
 		if p.Release == failed {
@@ -270,7 +274,7 @@ func (r *Rack) rollback(a *app) {
 	}
 	rel := a.releases[a.release]
 	if rel == nil {
-		a.status = "running"
+		r.setStatus(a, "running")
 		return
 	}
 	a.manifest = rel.parsed
@@ -285,7 +289,7 @@ func (r *Rack) rollback(a *app) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if a.rollout == rollout {
-			a.status = "running"
+			r.setStatus(a, "running")
 		}
 	})
 }

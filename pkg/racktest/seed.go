@@ -50,6 +50,13 @@ func (r *Rack) seed() {
 	for k, v := range r.opts.Parameters {
 		r.parameters[k] = v
 	}
+	system := newApp(systemApp)
+	r.apps[systemApp] = system
+	own := &release{Release: wire.Release{ID: r.version, App: systemApp, Created: r.now().Add(-24 * time.Hour)}}
+	for _, name := range []string{"api", "atom"} {
+		p := r.startProcess(system, processInput{service: name, command: name, image: "convox/convox:" + r.version, release: own, kind: serviceProcess, running: true})
+		p.env["PASSWORD"] = r.opts.Password
+	}
 	if r.opts.Bare {
 		return
 	}

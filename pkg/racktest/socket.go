@@ -109,9 +109,7 @@ func (r *Rack) upgrade(w http.ResponseWriter, req *http.Request) (*socket, bool)
 		in:      make(chan []byte),
 	}
 	s.ctx, s.cancel = context.WithCancel(r.ctx)
-	r.connMu.Lock()
-	r.conns[s.Conn] = struct{}{}
-	r.connMu.Unlock()
+	r.keepConn(s.Conn, true)
 	if r.ctx.Err() != nil {
 		// Close may have swept the connections just before this one was entered.
 		conn.Close() //nolint:errcheck // it is being thrown away
@@ -254,7 +252,5 @@ func (s *socket) exit(code int) error {
 func (s *socket) close() {
 	s.cancel()
 	s.Conn.Close() //nolint:errcheck // it is being thrown away
-	s.rack.connMu.Lock()
-	delete(s.rack.conns, s.Conn)
-	s.rack.connMu.Unlock()
+	s.rack.keepConn(s.Conn, false)
 }

@@ -131,12 +131,9 @@ func (r *Rack) systemProcesses(c *call) error {
 	o := c.options()
 	all := boolean(o.query("all"))
 	r.mu.Lock()
-	out := []wire.Process{
-		{ID: "api-6c9f7d5b8-qx2vk", App: "system", Command: "api", CPU: 12, Host: "10.1.0.2", Image: "convox/convox:" + r.version, Name: "api", Service: "api", Memory: 96, Release: r.version, Started: r.now().Add(-24 * time.Hour), Status: "running"},
-		{ID: "atom-5d8c9b7f4-m4wzt", App: "system", Command: "atom", CPU: 3, Host: "10.1.0.3", Image: "convox/convox:" + r.version, Name: "atom", Service: "atom", Memory: 41, Release: r.version, Started: r.now().Add(-24 * time.Hour), Status: "running"},
-	}
-	if all != nil && *all {
-		for _, a := range r.apps {
+	out := []wire.Process{}
+	for name, a := range r.apps {
+		if name == systemApp || all != nil && *all {
 			for _, p := range a.sortedProcesses() {
 				out = append(out, p.Process)
 			}
@@ -160,7 +157,10 @@ func (r *Rack) capacityGet(c *call) error {
 		out.ClusterCPU += int64(in.CPUCapacity * 1000)
 		out.ClusterMemory += int64(in.MemoryCapacity)
 	}
-	for _, a := range r.apps {
+	for name, a := range r.apps {
+		if name == systemApp {
+			continue
+		}
 		out.ProcessCount += int64(len(a.processes))
 		for _, s := range a.services {
 			out.ProcessCPU += int64(s.count * s.cpu)
