@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"testing"
+	"time"
+
+	"rackgateway/pkg/racktest/convoxclient"
+)
+
+// A cli is a CLI that is installed for one person on one side of a comparison: it keeps its settings from command to
+// command. A context that ends kills the command, as a closed terminal does.
+type cli interface {
+	command(ctx context.Context, in io.Reader, out, errs io.Writer, args ...string) (code int)
+}
+
+// A kind is one of the CLIs that scenarios run through.
+type kind struct {
+	name    string
+	install func(t *testing.T, on installation) cli
+}
+
+// installation is what a CLI is installed with.
+type installation struct {
+	rackURL string // RACK_URL; "" for console mode
+	home    string // for its settings
+	dir     string // the working directory
+	actor   string // CONVOX_ACTOR
+}
+
+// kinds are the CLIs there are on this machine.
+func kinds() []kind {
+	out := []kind{{"own", installOwn}}
+	if stock != "" {
+		out = append(out, kind{"stock", installStock})
+	}
+	return out
+}
+
+// ownPace keeps the order of the CLI's requests, and leaves log lines the time to arrive before a wait is over.
+func ownPace() convoxclient.Pace {
+	return convoxclient.Pace{
+		App: 200 * time.Millisecond, Process: 20 * time.Millisecond, Build: 20 * time.Millisecond,
+		States: 50 * time.Millisecond, Reopen: 10 * time.Millisecond,
+	}
+}
+
+type ownCLI struct{ convoxclient.CLI }
+
+func installOwn(_ *testing.T, on installation) cli {
+	return &ownCLI{convoxclient.CLI{RackURL: on.rackURL, Actor: on.actor, Settings: convoxclient.NewSettings(), Dir: on.dir, Pace: ownPace()}}
+}
+
+func (c *ownCLI) command(ctx context.Context, in io.Reader, out, errs io.Writer, args ...string) int {
+	return c.Command(ctx, convoxclient.Streams{In: in, Out: out, Err: errs}, args...)
+}
+
+type stockCLI struct {
+	t   *testing.T
+	dir string
+	env []string
+}
+
+func installStock(t *testing.T, on installation) cli {
+	env := []string{"PATH=/usr/bin:/bin", "TZ=UTC", "TEST=true", "USER=tester", "HOME=" + on.home, "CONVOX_CONFIG=" + on.home + "/settings"}
+	if on.rackURL != "" {
+		env = append(env, "RACK_URL="+on.rackURL)
+	}
+	if on.actor != "" {
+		env = append(env, "CONVOX_ACTOR="+on.actor)
+	}
+	return &stockCLI{t: t, dir: on.dir, env: env}
+}
+
+func (c *stockCLI) command(ctx context.Context, in io.Reader, out, errs io.Writer, args ...string) int {
+	cmd := exec.CommandContext(ctx, stock, args...)
+	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.dir, c.env, in, out, errs
+	cmd.WaitDelay = 5 * time.Second // for an input that does not end
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil, errors.Is(err, exec.ErrWaitDelay):
+		return cmd.ProcessState.ExitCode()
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	fmt.Fprintf(errs, "%s could not be run: %v\n", stock, err)
+	return -2
+}
