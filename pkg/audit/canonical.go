@@ -321,6 +321,10 @@ func (c *cutter) event(e *Event) {
 	c.text("token", &d.Token, maxName)
 	c.text("token_name", &d.TokenName, maxLabel)
 	c.text("user_agent", &d.UserAgent, maxLine)
+	c.number("count", &d.Count)
+	c.number("duration_us", &d.Duration)
+	c.optional("bytes_in", &d.BytesIn)
+	c.optional("bytes_out", &d.BytesOut)
 	c.params(&d.Params)
 	c.keys("env_keys.added", &d.EnvKeys.Added)
 	c.keys("env_keys.changed", &d.EnvKeys.Changed)
@@ -341,6 +345,25 @@ func (c *cutter) text(name string, value *string, limit int) {
 	if clean, changed := cut(*value, max(limit/c.scale, minAllowed)); changed {
 		*value = clean
 		c.mark(name)
+	}
+}
+
+// maxNumber is the largest number that RFC 8785 spells as an integer, to the last digit.
+const maxNumber = 1<<53 - 1
+
+func (c *cutter) number(name string, value *int64) {
+	if n := min(max(*value, -maxNumber), maxNumber); n != *value {
+		*value = n
+		c.mark(name)
+	}
+}
+
+func (c *cutter) optional(name string, value **int64) {
+	if *value != nil {
+		n := **value
+		if c.number(name, &n); n != **value {
+			*value = &n // what it pointed to is the caller's
+		}
 	}
 }
 

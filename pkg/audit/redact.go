@@ -94,6 +94,9 @@ type redactor struct {
 	quotes  []byte // quotes that are open here, outermost first
 	program string // the last word that stood where a program's name stands
 	start   bool   // the next word stands there
+
+	wordEnd int // end of the word that at is in, when it is beyond at
+	lastAt  int // the last @ in that word, -1 when there is none
 }
 
 func (r *redactor) run() {
@@ -153,6 +156,10 @@ func (r *redactor) word() {
 	flag := dashes > r.at
 	switch {
 	case flag && r.knownFlag(name):
+		return
+	case flag && name == "user" && r.program == "curl" && end < len(r.in) && (r.in[end] == '=' || isSpace(r.in[end])):
+		r.pass(end + 1 - r.at)
+		r.maskValue()
 		return
 	case name == "":
 		r.pass(max(end-r.at, 1))
@@ -270,17 +277,31 @@ func (r *redactor) userinfo() bool {
 		return false
 	}
 	from := scheme + len("://")
-	at, colon := -1, false
-	for i := from; i < len(rest); i++ {
-		c := rest[i]
-		if isSpace(c) || c == '\'' || c == '"' || c == '`' || c == '<' || c == '>' || (c == '/' || c == '?' || c == '#') && !strings.Contains(authority(rest[i:]), "@") {
-			break
-		}
-		colon = colon || at < 0 && c == ':'
-		if c == '@' {
-			at = i
+	if r.wordEnd <= r.at {
+		r.lastAt = -1
+		for r.wordEnd = r.at; r.wordEnd < len(r.in); r.wordEnd++ {
+			c := r.in[r.wordEnd]
+			if isSpace(c) || isQuote(c) || c == '<' || c == '>' {
+				break
+			}
+			if c == '@' {
+				r.lastAt = r.wordEnd
+			}
 		}
 	}
+	authority := r.in[r.at+from : max(r.wordEnd, r.at+from)]
+	if i := strings.IndexAny(authority, "/?#"); i >= 0 {
+		authority = authority[:i]
+	}
+	at := -1
+	if strings.Contains(authority, "@") || !hostPort(authority) {
+		// A password that was not escaped may hold what would end the authority: look for the end of the
+		// userinfo in all of the word.
+		if r.lastAt >= r.at+from {
+			at = r.lastAt - r.at
+		}
+	}
+	colon := at >= 0 && strings.Contains(rest[from:at], ":")
 	if at < 0 {
 		r.start = false
 		r.pass(from)
@@ -297,12 +318,13 @@ func (r *redactor) userinfo() bool {
 	return true
 }
 
-// authority returns what of a text may still belong to a password in which / ? or # was not escaped.
-func authority(s string) string {
-	if end := strings.IndexAny(s, " \t\r\n'\"`<>&,;|"); end >= 0 {
-		return s[:end]
+// hostPort tells whether an authority without userinfo is one: a host, and a port that is a number.
+func hostPort(authority string) bool {
+	if strings.HasPrefix(authority, "[") {
+		return true // an IPv6 address
 	}
-	return s
+	_, port, _ := strings.Cut(authority, ":")
+	return strings.Trim(port, "0123456789") == ""
 }
 
 // closes tells whether a quote ends one that is open.

@@ -1,0 +1,7 @@
+package audit
+
+// Statements are all that this package sends to the database, by name.
+var Statements = map[string]string{
+	"insertEvent": insertEvent, "insertBatch": insertBatch, "selectEvent": selectEvent, "listEvents": listEvents,
+	"markTransaction": markTransaction, "notifyAudit": notifyAudit,
+}
