@@ -50,12 +50,12 @@ func NeedsMask(op Op) bool { return maskOf(op) != nil }
 type mask uint8
 
 const (
-	keep     mask = iota
-	maskAll       // every value below, but null, "" and member names
-	maskParam     // maskAll, but for the parameters of an app that say how it is built, and never hold a secret
-	maskURL       // userinfo, query values and fragment of a URL
-	maskHook      // maskURL, and the path of an http URL, which is the secret of many a webhook
-	maskRepo      // maskURL, for what may also be an image name without a scheme
+	keep      mask = iota
+	maskAll        // every value below, but null, "" and member names
+	maskParam      // maskAll, but for the parameters of an app that say how it is built, and never hold a secret
+	maskURL        // userinfo, query values and fragment of a URL
+	maskHook       // maskURL, and the path of an http URL, which is the secret of many a webhook
+	maskRepo       // maskURL, for what may also be an image name without a scheme
 )
 
 // fields are the members that an operation's answers are masked in, at any depth. They are few, and
@@ -67,9 +67,9 @@ type field struct {
 	mask mask
 }
 
-func (fs fields) mask(name string) mask {
+func (fs fields) mask(name []byte) mask {
 	for _, f := range fs {
-		if strings.EqualFold(f.name, name) {
+		if strings.EqualFold(f.name, string(name)) {
 			return f.mask
 		}
 	}
@@ -100,8 +100,8 @@ func maskOf(op Op) fields {
 	return nil
 }
 
-// MaskJSON copies an answer of the operation from r to w without what the options leave out. It holds one
-// value at a time, and of the list of apps one app.
+// MaskJSON copies an answer of the operation from r to w without what the options leave out. It holds a
+// short answer whole, and otherwise one value at a time, and of the list of apps one app.
 //
 // It fails closed: an answer that is not one JSON document, that names a member twice, or that is longer than
 // MaxMasked is an error. What was written by then holds no secret, but is cut, and must not pass for an answer.
@@ -110,17 +110,38 @@ func MaskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions) error {
 }
 
 func maskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions, most int64) error {
-	limited := &io.LimitedReader{R: r, N: most + 1}
-	dec := jsontext.NewDecoder(limited)
-	enc := jsontext.NewEncoder(w, jsontext.WithIndent("  "), jsontext.PreserveRawStrings(true))
-
 	m := masker{}
 	if !opts.ClearSecrets {
 		m.fields = maskOf(op)
 	}
+	if op != "AppList" {
+		opts.Apps = nil
+	}
+	start := bytes.NewBuffer(make([]byte, 0, 4<<10))
+	_, err := start.ReadFrom(io.LimitReader(r, min(plainLongest, most)+1))
+	if err == nil && int64(start.Len()) <= min(plainLongest, most) {
+		if masked, ok := m.maskPlain(make([]byte, 0, start.Len()+start.Len()/8), start.Bytes(), opts.Apps); ok {
+			_, err := w.Write(masked)
+			return err
+		}
+	}
+	if err == nil {
+		err = m.maskLong(w, io.MultiReader(start, r), opts.Apps, most)
+	}
+	if err != nil {
+		return fmt.Errorf("masking the rack's answer to %s: %w", op, hideText(err))
+	}
+	return nil
+}
+
+// maskLong masks an answer of whatever form, token by token.
+func (m masker) maskLong(w io.Writer, r io.Reader, apps func(string) bool, most int64) error {
+	limited := &io.LimitedReader{R: r, N: most + 1}
+	dec := jsontext.NewDecoder(limited)
+	enc := jsontext.NewEncoder(w, jsontext.WithIndent("  "), jsontext.PreserveRawStrings(true))
 	var err error
-	if op == "AppList" && opts.Apps != nil {
-		err = m.filter(enc, dec, opts.Apps)
+	if apps != nil {
+		err = m.filter(enc, dec, apps)
 	} else {
 		err = m.value(enc, dec, keep)
 	}
@@ -134,10 +155,7 @@ func maskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions, most int64) err
 	if limited.N <= 0 {
 		err = fmt.Errorf("it is longer than %d bytes", most)
 	}
-	if err != nil {
-		return fmt.Errorf("masking the rack's answer to %s: %w", op, hideText(err))
-	}
-	return nil
+	return err
 }
 
 // hideText keeps what a syntax error quotes, which may be part of a secret, out of logs.
@@ -273,16 +291,21 @@ func (m masker) value(enc *jsontext.Encoder, dec *jsontext.Decoder, how mask) er
 // below is the mask of a member's value: what its name asks for, or, where that is nothing, what holds above.
 // A member named below a mask is masked wholly, for a shape that is not known is no reason to show it.
 func (m masker) below(above mask, name jsontext.Token) mask {
-	if above == maskParam && slices.Contains(buildParameters, name.String()) {
+	if above == keep && len(m.fields) == 0 {
 		return keep
 	}
-	if above != keep {
+	return m.belowName(above, []byte(name.String()))
+}
+
+func (m masker) belowName(above mask, name []byte) mask {
+	switch {
+	case above == maskParam && slices.Contains(buildParameters, string(name)):
+		return keep
+	case above != keep:
 		return maskAll
+	default:
+		return m.fields.mask(name)
 	}
-	if len(m.fields) == 0 {
-		return keep
-	}
-	return m.fields.mask(name.String())
 }
 
 // buildParameters are the parameters of an app that every deployer sets. The CLI reads back what it has set and
