@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,6 +94,11 @@ func (p *process) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.stderr, "admin: %s\nSee: %s --help\n", err, command)
 		return exitUsage
 	}
+	if command := parsed.Command(); command != "migrate" && command != "audit list" { // which may take long
+		limited, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		parsed.BindTo(limited, (*context.Context)(nil))
+	}
 	return p.fail(parsed.Run())
 }
 
@@ -126,11 +132,18 @@ func (p *process) fail(err error) int {
 		code = exitUsage
 	case errors.As(err, &mistakes):
 		code = exitUsage
+		if slices.ContainsFunc(mistakes.Mistakes, func(m config.Mistake) bool { return m.Name == keyVariable }) {
+			message += "\n\nThis command is recorded, as every change is and every look at the record. " + keyVariable +
+				" is what records are authenticated with: give admin the one that the proxy has."
+		}
 	case errors.As(err, &answer):
 		message = answer.Message
 		if answer.Kind == directory.Invalid {
 			code = exitUsage
 		}
+	case errors.Is(err, directory.ErrBusy):
+	case errors.Is(err, context.DeadlineExceeded):
+		message, code = "the database did not answer in time; look before you repeat a change: "+err.Error(), exitUnreachable
 	case errors.Is(err, errUnreachable), postgres.IsUnavailable(err):
 		message, code = "the database cannot be reached: check that it runs, and DATABASE_URL: "+err.Error(), exitUnreachable
 	case errors.Is(err, context.Canceled):

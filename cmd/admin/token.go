@@ -28,9 +28,10 @@ type span time.Duration
 func (s *span) UnmarshalText(text []byte) error {
 	units := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
 	if len(text) > 1 {
-		n, err := strconv.ParseUint(string(text[:len(text)-1]), 10, 32)
+		const longest = 100 * 366 * 24 * time.Hour
+		n, err := strconv.ParseInt(string(text[:len(text)-1]), 10, 64)
 		unit, ok := units[text[len(text)-1]]
-		if err == nil && ok && n <= uint64(100*366*24*time.Hour/unit) {
+		if err == nil && ok && n >= 0 && time.Duration(n) <= longest/unit {
 			*s = span(time.Duration(n) * unit)
 			return nil
 		}

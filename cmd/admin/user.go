@@ -72,9 +72,7 @@ func bindingTexts(bindings []directory.Binding) string {
 	return strings.Join(texts, ", ")
 }
 
-// bindingsFlag reads ROLE or ROLE@APP, several by repetition or with commas.
-type bindingsFlag []directory.Binding
-
+// parseBindings reads what --role and the like were given: each ROLE or ROLE@APP.
 func parseBindings(texts []string) ([]directory.Binding, error) {
 	var bindings []directory.Binding
 	for _, text := range texts {

@@ -2,12 +2,45 @@ package directory_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/postgres/postgrestest"
 )
+
+// Somebody left a transaction open: a change gives up after a while, with neither a change nor an event.
+func TestAChangeDoesNotWaitForeverForAnother(t *testing.T) {
+	w := newWorld(t)
+	held, err := w.db.BeginTxx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := held.ExecContext(t.Context(), `select pg_advisory_xact_lock(7220417003)`); err != nil {
+		t.Fatal(err)
+	}
+	writer := directory.NewWriter(w.db, w.key, directory.WriterOptions{MaxWait: 50 * time.Millisecond})
+	add := func() error {
+		_, err := writer.AddUsers(t.Context(), console, []directory.NewUser{{Email: "ana@example.com"}})
+		return err
+	}
+	got := w.since(t, func() {
+		if err := add(); !errors.Is(err, directory.ErrBusy) {
+			t.Errorf("the change ended with %v", err)
+		}
+	})
+	if len(got) != 0 {
+		t.Errorf("recorded %v", got)
+	}
+	if err := held.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := add(); err != nil {
+		t.Errorf("after the other ended: %v", err)
+	}
+}
 
 // Whatever is under way when a process dies, or when its connection does, the database ends the transaction: the
 // change and its event both stay, or both go.

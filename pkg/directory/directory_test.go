@@ -24,6 +24,7 @@ type world struct {
 	db           *sqlx.DB // as the schema's owner, to look behind the scenes
 	proxyURL     postgres.URL
 	superuserURL postgres.URL
+	key          audit.Key
 	now          time.Time // what the clock says
 }
 
@@ -35,7 +36,7 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{db: db.Owner(t), proxyURL: db.ProxyURL(), superuserURL: db.SuperuserURL(), now: time.Date(2026, 11, 23, 15, 0, 0, 0, time.UTC)}
+	w := &world{db: db.Owner(t), proxyURL: db.ProxyURL(), superuserURL: db.SuperuserURL(), key: key, now: time.Date(2026, 11, 23, 15, 0, 0, 0, time.UTC)}
 	clock := func() time.Time { return w.now }
 	w.Writer = directory.NewWriter(db.Admin(t), key, directory.WriterOptions{Now: clock})
 	w.Reader = directory.NewReader(db.Admin(t), directory.ReaderOptions{Now: clock})

@@ -1,6 +1,10 @@
 package directory
 
-import "context"
+import (
+	"context"
+
+	"github.com/google/uuid"
+)
 
 // TryToWrite puts a statement where only questions belong.
 func (r *Reader) TryToWrite(ctx context.Context, statement string) error {
@@ -12,3 +16,12 @@ func (r *Reader) TryToWrite(ctx context.Context, statement string) error {
 
 // PatternCovers is patternCovers.
 func PatternCovers(wide, narrow string) bool { return patternCovers(wide, narrow) }
+
+// CheckEmail is checkEmail.
+func CheckEmail(address string) (string, error) { return checkEmail(address) }
+
+// OpenCursor is openCursor.
+func OpenCursor(cursor string) (string, uuid.UUID, error) { return openCursor(cursor) }
+
+// SealCursor is sealCursor.
+func SealCursor(key string, id uuid.UUID) string { return sealCursor(key, id) }

@@ -343,8 +343,5 @@ func openCursor(cursor string) (key string, id uuid.UUID, err error) {
 	return string(raw[len(id):]), id, nil
 }
 
-// isAdmin reports whether a binding makes somebody able to administer everything.
-func (b Binding) isAdmin() bool { return b.Role == adminRole && b.App == allApps }
-
 // adminRole is the built-in role that the gateway must not be left without.
 const adminRole = "admin"

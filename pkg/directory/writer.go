@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,6 +21,7 @@ type Writer struct {
 	key      audit.Key
 	defaults SettingDefaults
 	now      func() time.Time
+	maxWait  time.Duration
 }
 
 // WriterOptions are what a Writer can do without.
@@ -28,6 +30,8 @@ type WriterOptions struct {
 	Defaults SettingDefaults
 	// Now is the clock; nil for the system's.
 	Now func() time.Time
+	// MaxWait is how long a change waits for another one that is under way; 10 seconds when zero.
+	MaxWait time.Duration
 }
 
 // NewWriter makes a Writer over a database that is migrated. Events get their MAC by the key given, which must
@@ -36,7 +40,10 @@ func NewWriter(db *sqlx.DB, key audit.Key, o WriterOptions) *Writer {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Writer{db: db, key: key, defaults: o.Defaults, now: o.Now}
+	if o.MaxWait == 0 {
+		o.MaxWait = 10 * time.Second
+	}
+	return &Writer{db: db, key: key, defaults: o.Defaults, now: o.Now, maxWait: o.MaxWait}
 }
 
 // Actor is who asks for a change, as the events will say.
@@ -125,21 +132,25 @@ func (w *Writer) change(ctx context.Context, by Actor, ask attempt, fn func(*wri
 // it, and waits for its turn. The lock comes first and alone: what the statements after it read is then what the
 // change before left.
 const begin = `
-select set_config('rgw.request_id', $1, true), set_config('lock_timeout', '10s', true), pg_advisory_xact_lock(7220417003)`
+select set_config('rgw.request_id', $1, true), set_config('lock_timeout', $2, true), pg_advisory_xact_lock(7220417003)`
 
 // SQLSTATE of a lock that was not had in time.
 const lockNotAvailable = "55P03"
+
+// ErrBusy says that a change was not made, because another one held its place for too long. It is no answer about
+// the change itself, which may be tried again.
+var ErrBusy = errors.New("another change is under way and does not end: try again, and look for a transaction in the database that was left open")
 
 func (w *Writer) transact(ctx context.Context, by Actor, fn func(*writeTx) error) error {
 	tx, err := w.db.BeginTxx(ctx, nil)
 	if err != nil {
 		return wrap("beginning a change", err)
 	}
-	if _, err := tx.ExecContext(ctx, begin, by.Request.String()); err != nil {
+	if _, err := tx.ExecContext(ctx, begin, by.Request.String(), strconv.FormatInt(w.maxWait.Milliseconds(), 10)); err != nil {
 		err = errors.Join(err, rollback(tx))
 		var pqErr *pq.Error
 		if errors.As(err, &pqErr) && pqErr.Code == lockNotAvailable {
-			return fmt.Errorf("another change has been under way for 10 seconds: try again, and look for a transaction that was left open: %w", err)
+			return fmt.Errorf("%w (%w)", ErrBusy, err)
 		}
 		return wrap("waiting for other changes", err)
 	}
