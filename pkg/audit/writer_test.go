@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -481,6 +483,106 @@ func TestAServerThatIsKilledAgainAndAgain(t *testing.T) {
 		return true
 	})
 	t.Logf("%d events acknowledged, %d recorded, 8 times killed or stopped", count.Load(), len(events))
+}
+
+// A commit whose answer is lost on the way was made, and the next attempt must not make it again.
+func TestACommitWhoseAnswerIsLost(t *testing.T) {
+	db := postgrestest.New(t)
+	lossy := newLossy(t, fmt.Sprintf("127.0.0.1:%d", db.Cluster.Port()))
+	through, err := url.Parse(string(db.ProxyURL()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	through.Host = lossy.address
+	var retries atomic.Int64
+	w := run(t, postgrestest.Open(t, postgres.URL(through.String())), audit.WriterOptions{
+		NotifyEvery: time.Hour, // only the first is announced, so that no other answer is in the way
+		Observer:    audit.Observer{Retried: func(error) { retries.Add(1) }},
+	})
+	if err := w.Record(t.Context(), event("first")); err != nil {
+		t.Fatal(err)
+	}
+	super := postgrestest.Open(t, db.SuperuserURL())
+	eventually(t, "the first was announced", func() bool {
+		var n int
+		if err := super.Get(&n, `select count(*) from pg_stat_activity where datname = current_database() and query = 'notify rgw_audit'`); err != nil {
+			t.Fatal(err)
+		}
+		return n == 1
+	})
+	for i := range 10 {
+		lossy.lose.Store(true)
+		if err := w.Record(t.Context(), event(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		if n := retries.Load(); n != int64(i+1) || lossy.lose.Load() {
+			t.Fatalf("after %d lost answers, %d attempts failed", i+1, n)
+		}
+	}
+	if got := actions(all(t, db.Admin(t), w.ID())); !slices.Equal(got, []string{"first", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}) {
+		t.Errorf("recorded %q", got)
+	}
+}
+
+// lossy passes connections on to a server. When told to lose, it passes the next question on, drops the
+// answer to it, and both connections with it.
+type lossy struct {
+	address string
+	lose    atomic.Bool
+}
+
+func newLossy(t *testing.T, server string) *lossy {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lossy{address: listener.Addr().String()}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			up, err := net.Dial("tcp", server)
+			if err != nil {
+				_ = client.Close()
+				return
+			}
+			var doomed atomic.Bool
+			go func() {
+				defer up.Close()
+				buf := make([]byte, 64<<10)
+				for {
+					n, err := client.Read(buf)
+					if err != nil {
+						return
+					}
+					if l.lose.CompareAndSwap(true, false) {
+						doomed.Store(true)
+					}
+					if _, err := up.Write(buf[:n]); err != nil {
+						return
+					}
+				}
+			}()
+			go func() {
+				defer client.Close()
+				defer up.Close()
+				buf := make([]byte, 64<<10)
+				for {
+					n, err := up.Read(buf)
+					if err != nil || doomed.Load() {
+						return
+					}
+					if _, err := client.Write(buf[:n]); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return l
 }
 
 // Sessions are ended one by one, too: by an administrator, by a failover.
