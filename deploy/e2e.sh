@@ -20,6 +20,4 @@ else
 fi
 # Without it, and with -short among the flags, only the scenarios marked quick run.
 export E2E=full
-# Everything; with -short, what `make test` runs of it.
-export E2E=full
 exec go test -count=1 -timeout 30m "$@" ./deploy/e2e/...
