@@ -77,20 +77,25 @@ func (r *randomReader) Read(p []byte) (int, error) {
 	if int64(len(p)) > r.left {
 		p = p[:r.left]
 	}
-	n := 0
-	for n < len(p) {
-		if r.have == 0 {
-			r.state += 0x9e3779b97f4a7c15
-			z := r.state
-			z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-			z = (z ^ z>>27) * 0x94d049bb133111eb
-			binary.LittleEndian.PutUint64(r.word[:], z^z>>31)
-			r.have = 8
-		}
-		k := copy(p[n:], r.word[8-r.have:])
-		r.have -= k
+	n := copy(p, r.word[8-r.have:])
+	r.have -= n
+	for ; len(p)-n >= 8; n += 8 {
+		binary.LittleEndian.PutUint64(p[n:], r.next())
+	}
+	if n < len(p) {
+		binary.LittleEndian.PutUint64(r.word[:], r.next())
+		k := copy(p[n:], r.word[:])
+		r.have = 8 - k
 		n += k
 	}
 	r.left -= int64(n)
 	return n, nil
+}
+
+func (r *randomReader) next() uint64 {
+	r.state += 0x9e3779b97f4a7c15
+	z := r.state
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }

@@ -137,14 +137,13 @@ func (cli *CLI) command(ctx context.Context, streams Streams, args []string) err
 	if err := run.parse(def, args[words:]); err != nil {
 		return err
 	}
-	if n := len(run.args); n < def.min || def.max >= 0 && n > def.max {
-		switch {
-		case def.min == def.max:
-			return fmt.Errorf("%d args required", def.min)
-		case n < def.min:
-			return fmt.Errorf("at least %d args required", def.min)
-		}
-		return fmt.Errorf("no more than %d args expected", def.max)
+	switch n := len(run.args); {
+	case def.min == def.max && n != def.min:
+		return fmt.Errorf("%d %s required", def.min, plural("arg", def.min))
+	case n < def.min:
+		return fmt.Errorf("at least %d %s required", def.min, plural("arg", def.min))
+	case def.max >= 0 && n > def.max:
+		return fmt.Errorf("no more than %d %s expected", def.max, plural("arg", def.max))
 	}
 	if !def.local {
 		c, name, err := cli.current(ctx, run.out, run.flags["rack"])
@@ -155,6 +154,13 @@ func (cli *CLI) command(ctx context.Context, streams Streams, args []string) err
 		run.c, run.rack = c, name
 	}
 	return def.run(run)
+}
+
+func plural(noun string, n int) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
 }
 
 // invocation is one command under way.

@@ -275,22 +275,28 @@ func cmdRackLogs(run *invocation) error {
 }
 
 func cmdRackParams(run *invocation) error {
-	var params map[string]string
-	if run.c.Console {
-		var r wire.ConsoleRack
-		if err := run.get("/racks/"+run.rack, &r); err != nil {
-			return err
-		}
-		params = r.Parameters
-	}
-	if params == nil {
-		s, err := run.system()
-		if err != nil {
-			return err
-		}
-		params = s.Parameters
+	params, err := run.rackParams()
+	if err != nil {
+		return err
 	}
 	return run.infoMap(params)
+}
+
+// rackParams are the rack's parameters: the console's, if it has them, else the rack's own.
+func (run *invocation) rackParams() (map[string]string, error) {
+	if run.c.Console {
+		r, err := run.consoleRack()
+		if err != nil || r.Parameters != nil {
+			return r.Parameters, err
+		}
+	}
+	s, err := run.system()
+	return s.Parameters, err
+}
+
+func (run *invocation) consoleRack() (wire.ConsoleRack, error) {
+	var r wire.ConsoleRack
+	return r, run.get("/racks/"+run.rack, &r)
 }
 
 func (run *invocation) infoMap(m map[string]string) error {
@@ -301,18 +307,26 @@ func (run *invocation) infoMap(m map[string]string) error {
 	return run.info(pairs...)
 }
 
+// cmdRackParamsSet changes parameters at the console when it keeps the rack's state, else at the rack. The CLI
+// looks at the present ones first.
 func cmdRackParamsSet(run *invocation) error {
+	run.start("Updating parameters")
+	if _, err := run.rackParams(); err != nil {
+		return err
+	}
 	params, err := pairs(run.args)
 	if err != nil {
 		return err
 	}
-	run.start("Updating parameters")
 	if run.c.Console {
-		var r wire.ConsoleRack
-		if err := run.get("/racks/"+run.rack, &r); err != nil {
+		r, err := run.consoleRack()
+		if err != nil {
 			return err
 		}
 		if r.State != nil {
+			if r, err = run.consoleRack(); err != nil {
+				return err
+			}
 			data, err := json.Marshal(params)
 			if err != nil {
 				return err
@@ -321,6 +335,9 @@ func cmdRackParamsSet(run *invocation) error {
 				return err
 			}
 			return run.done()
+		}
+		if _, err := run.system(); err != nil {
+			return err
 		}
 	}
 	if err := run.put("/system", url.Values{"parameters": {encodeMap(params)}}); err != nil {
@@ -992,7 +1009,11 @@ func cmdConfigGet(run *invocation) error {
 func cmdConfigSet(run *invocation) error {
 	var data []byte
 	var err error
-	if file := run.flags["file"]; file != "" {
+	file, byFile := run.flags["file"]
+	if _, byValue := run.flags["value"]; !byFile && !byValue {
+		return errors.New("--file or --value flag is required")
+	}
+	if byFile {
 		if file, err = run.cli.path(file); err != nil {
 			return err
 		}
