@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,22 +35,27 @@ func (t tests) Run() int { return postgrestest.Run(t.m) }
 
 func TestMain(m *testing.M) {
 	testscript.Main(tests{m}, map[string]func(){"admin": func() {
-		p := &process{environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, now: time.Now, operator: operator()}
-		if text := os.Getenv(clockVariable); text != "" {
-			clock, err := time.Parse(time.RFC3339, text)
-			if err != nil {
-				panic(err)
-			}
-			clock = clock.Add(tick())
-			p.now, p.operator = func() time.Time { return clock }, "command line (ops@host)"
-		}
-		os.Exit(p.run(context.Background(), os.Args[1:]))
+		os.Exit(testProcess(os.Getenv, os.Environ(), os.Stdout, os.Stderr).run(context.Background(), os.Args[1:]))
 	}})
 }
 
+// testProcess is the program with the clock of a script.
+func testProcess(getenv func(string) string, environ []string, stdout, stderr io.Writer) *process {
+	p := &process{environ: environ, stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, now: time.Now, operator: operator()}
+	if text := getenv(clockVariable); text != "" {
+		clock, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			panic(err)
+		}
+		clock = clock.Add(tick(getenv("WORK")))
+		p.now, p.operator = func() time.Time { return clock }, "command line (ops@host)"
+	}
+	return p
+}
+
 // tick is a millisecond more in each run of a script, so that what was done later is listed as later.
-func tick() time.Duration {
-	file, err := os.OpenFile(filepath.Join(os.Getenv("WORK"), ".ticks"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+func tick(dir string) time.Duration {
+	file, err := os.OpenFile(filepath.Join(dir, ".ticks"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		panic(err)
 	}
@@ -63,7 +69,9 @@ func tick() time.Duration {
 
 // Each script has a migrated database of its own, and these commands:
 //
-//	code N COMMAND ARG...   runs a command, which must exit with N
+//	run admin ARG...        runs the program, within the test, which must exit with 0
+//	exec admin ARG...       runs it as a process of its own
+//	code N admin ARG...     runs it, and it must exit with N
 //	mask FILE TO            copies output with ids and secrets made the same each time
 //	sql STATEMENT           runs SQL as the schema's owner
 //	clock TIME              sets the program's clock
@@ -100,6 +108,9 @@ func TestScripts(t *testing.T) {
 					return nil
 				},
 				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+					"run": func(ts *testscript.TestScript, neg bool, args []string) {
+						code(ts, neg, append([]string{"0"}, args...))
+					},
 					"code":  code,
 					"mask":  mask,
 					"clock": func(ts *testscript.TestScript, _ bool, args []string) { ts.Setenv(clockVariable, args[0]) },
@@ -117,20 +128,23 @@ func TestScripts(t *testing.T) {
 }
 
 func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || args[1] != "admin" {
+		ts.Fatalf("usage: code N admin ARG...")
+	}
 	want, err := strconv.Atoi(args[0])
-	if err != nil || neg || len(args) < 2 {
-		ts.Fatalf("usage: code N COMMAND ARG...")
-	}
-	got := 0
-	if err := ts.Exec(args[1], args[2:]...); err != nil {
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
-			ts.Fatalf("%v", err)
+	ts.Check(err)
+	runAdmin(ts, want, args[2:])
+}
+
+func runAdmin(ts *testscript.TestScript, want int, args []string) {
+	var environ []string
+	for _, name := range []string{"DATABASE_URL", "ADMIN_DATABASE_URL", "AUDIT_MAC_KEY", "LOG_FORMAT", "RACK_TOKN"} {
+		if value := ts.Getenv(name); value != "" {
+			environ = append(environ, name+"="+value)
 		}
-		got = exit.ExitCode()
 	}
-	if got != want {
-		ts.Fatalf("exit code %d, want %d:\n%s%s", got, want, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	if got := testProcess(ts.Getenv, environ, ts.Stdout(), ts.Stderr()).run(context.Background(), args); got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
 	}
 }
 
