@@ -33,7 +33,7 @@ func startChild(ctx context.Context, logs, name, program string, args, environ [
 		return nil, "", err
 	}
 	// Not exec.CommandContext: the demo ends its children one after the other, by stop.
-	c.cmd = exec.Command(program, args...) //nolint:gosec,noctx // our own programs, ended by stop
+	c.cmd = exec.Command(program, args...) //nolint:noctx // our own programs, ended by stop
 	c.cmd.Env = environ
 	c.cmd.Stdout, c.cmd.Stderr = file, file
 	c.cmd.SysProcAttr = childAttributes()

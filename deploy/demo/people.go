@@ -50,7 +50,7 @@ type admin struct {
 func (a admin) run(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, a.program, args...) //nolint:gosec // our own program
+	command := exec.CommandContext(ctx, a.program, args...)
 	command.Env = a.environ
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
