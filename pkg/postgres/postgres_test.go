@@ -18,6 +18,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/postgres/cluster"
@@ -158,7 +159,10 @@ func TestAHangingServerHoldsNobodyLongerThanTheContext(t *testing.T) {
 			c := conn(t)
 			return func(ctx context.Context) error {
 				defer c.Close()
-				_, err := c.PrepareContext(ctx, `select $1::text`)
+				s, err := c.PrepareContext(ctx, `select $1::text`)
+				if err == nil {
+					defer s.Close()
+				}
 				return err
 			}
 		}},
@@ -190,7 +194,7 @@ func TestAHangingServerHoldsNobodyLongerThanTheContext(t *testing.T) {
 		}},
 		{"rows in the middle", func(t *testing.T, ctx context.Context) func(context.Context) error {
 			c := conn(t)
-			rows, err := c.QueryContext(ctx, `select repeat('x', 1000) from generate_series(1, 1000000)`)
+			rows, err := c.QueryContext(ctx, `select repeat('x', 1000) from generate_series(1, 1000000)`) //nolint:rowserrcheck // it is, in the hang
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -273,7 +277,7 @@ func TestACancelledStatementStopsAtTheServer(t *testing.T) {
 }
 
 func TestWhatIsWorthAnotherTry(t *testing.T) {
-	pgError := func(code string) error { return fmt.Errorf("insert: %w", &pq.Error{Code: pq.ErrorCode(code)}) }
+	pgError := func(code string) error { return fmt.Errorf("insert: %w", &pq.Error{Code: pqerror.Code(code)}) }
 	for _, c := range []struct {
 		err               error
 		unavailable, data bool
