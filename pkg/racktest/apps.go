@@ -158,7 +158,7 @@ func (r *Rack) createApp(name string) (*app, error) {
 	case name == "rack" || name == systemApp:
 		return nil, badRequest("app name is reserved")
 	case !appName.MatchString(name) || len(name) > 63:
-		return nil, fmt.Errorf("Namespace %q is invalid: metadata.name: Invalid value: %q", r.opts.Name+"-"+name, r.opts.Name+"-"+name) //nolint:revive,staticcheck // Kubernetes says it so
+		return nil, fmt.Errorf("Namespace %q is invalid: metadata.name: Invalid value: %q", r.opts.Name+"-"+name, r.opts.Name+"-"+name) //nolint:staticcheck // Kubernetes says it so
 	case r.apps[name] != nil:
 		return nil, conflict("app already exists: %s", name)
 	}
@@ -286,11 +286,11 @@ func (r *Rack) appMetrics(c *call) error {
 // metricRange reads and bounds the options of the metric routes; it returns how many steps they span.
 func (c *call) metricRange() (int, error) {
 	o := c.options()
-	end, start, period := c.rack.now(), time.Time{}, 30
+	end, period := c.rack.now(), 30
 	if t := o.moment(o.query("end")); t != nil {
 		end = *t
 	}
-	start = end.Add(-30 * time.Minute)
+	start := end.Add(-30 * time.Minute)
 	if t := o.moment(o.query("start")); t != nil {
 		start = *t
 	}

@@ -53,7 +53,7 @@ func readBlob(r io.Reader) (*blob, error) {
 
 // bytes is the whole blob in memory.
 func (b *blob) bytes() []byte {
-	p, _ := io.ReadAll(b.open()) //nolint:errcheck // memory or an open file
+	p, _ := io.ReadAll(b.open())
 	return p
 }
 

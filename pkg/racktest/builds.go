@@ -108,7 +108,7 @@ func (r *Rack) runBuild(ctx context.Context, a *app, b *build, pod *process, sou
 		pod.log.add(l)
 	}
 	step := r.opts.BuildTime / 4
-	yml, err := r.buildSource(a, source, manifestFile)
+	yml, err := r.buildSource(source, manifestFile)
 	say("Running build: %s", b.ID)
 	pause(ctx, step)
 	var m manifest
@@ -154,7 +154,7 @@ func (r *Rack) runBuild(ctx context.Context, a *app, b *build, pod *process, sou
 }
 
 // buildSource finds the manifest in the archive that a build's url names.
-func (r *Rack) buildSource(a *app, source, manifestFile string) (string, error) {
+func (r *Rack) buildSource(source, manifestFile string) (string, error) {
 	rest, ok := strings.CutPrefix(source, "object://")
 	if !ok {
 		return "", fmt.Errorf("unknown source: %s", source)

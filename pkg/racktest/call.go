@@ -110,7 +110,7 @@ type options struct {
 // options parses the form as the rack's option reader does (a body of 10 MB at most; anything else is
 // ignored without complaint) before any field is looked at.
 func (c *call) options() *options {
-	c.r.ParseMultipartForm(8192) //nolint:errcheck,gosec // the rack ignores it too
+	c.r.ParseMultipartForm(8192) //nolint:errcheck // the rack ignores it too
 	return &options{c: c}
 }
 

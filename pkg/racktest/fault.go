@@ -255,7 +255,7 @@ func (a *armed) drop(w *recorder) {
 	if a.Reset {
 		reset(conn)
 	}
-	conn.Close() //nolint:errcheck // dropping is the point
+	conn.Close()
 }
 
 func (a *armed) raw(w *recorder, answer string) {
@@ -265,7 +265,7 @@ func (a *armed) raw(w *recorder, answer string) {
 	}
 	n, _ := io.WriteString(conn, answer)
 	w.bytes.Add(int64(n))
-	conn.Close() //nolint:errcheck // the answer may not be one
+	conn.Close()
 }
 
 // spoil says how many of the next n bytes may go out before something must happen; that something says

@@ -282,7 +282,7 @@ func (c *recordedConn) Write(p []byte) (int, error) {
 		return n, err
 	}
 	if stop() {
-		c.Conn.Close() //nolint:errcheck // cutting is the point
+		c.Conn.Close()
 		return n, net.ErrClosed
 	}
 	m, err := c.Write(p[keep:])

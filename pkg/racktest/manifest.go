@@ -47,9 +47,9 @@ func parseManifest(text string) (manifest, error) {
 		for len(path) > 0 && (path[len(path)-1].indent > indent || path[len(path)-1].indent == indent && !item) {
 			path = path[:len(path)-1]
 		}
-		keys := make([]string, len(path))
-		for i, l := range path {
-			keys[i] = l.key
+		keys := make([]string, 0, len(path)+1)
+		for _, l := range path {
+			keys = append(keys, l.key)
 		}
 		if item {
 			if len(keys) == 3 && keys[0] == "services" && keys[2] == "environment" {

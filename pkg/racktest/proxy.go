@@ -46,8 +46,8 @@ func (r *Rack) proxy(c *call) error {
 		}
 	}()
 	io.Copy(writerOnly{c.ws}, conn) //nolint:errcheck // any end is an end
-	conn.Close()                    //nolint:errcheck // it is done with
-	c.ws.Conn.Close()               //nolint:errcheck // the rack does
+	conn.Close()
+	c.ws.Conn.Close()
 	<-toHost
 	return net.ErrClosed
 }
@@ -99,8 +99,8 @@ func (r *Rack) dial(ctx context.Context, host string, port int) (net.Conn, error
 	near, far := pipe()
 	r.mu.Lock()
 	r.spawn(func(ctx context.Context) {
-		defer far.Close() //nolint:errcheck // it is done with
-		defer context.AfterFunc(ctx, func() { far.Close() })()
+		defer far.Close()                                      //nolint:errcheck // it is done with
+		defer context.AfterFunc(ctx, func() { far.Close() })() //nolint:errcheck // never fails
 		serve(far)
 	})
 	r.mu.Unlock()
@@ -128,7 +128,7 @@ func standInPostgres(c net.Conn) {
 	)
 	r := bufio.NewReader(c)
 	message := func(kind byte, body []byte) []byte {
-		out := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(body)+4)) //nolint:gosec // tiny
+		out := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(body)+4))
 		return append(out, body...)
 	}
 	read := func(typed bool) (byte, []byte, error) {

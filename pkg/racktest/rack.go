@@ -131,7 +131,7 @@ func New(opts Options) *Rack {
 	r := &Rack{
 		opts:         opts,
 		journal:      newJournal(opts.Journal),
-		random:       mrand.New(mrand.NewPCG(seed, 0)), //nolint:gosec // identifiers, not secrets
+		random:       mrand.New(mrand.NewPCG(seed, 0)),
 		apps:         map[string]*app{},
 		registries:   map[string]registry{},
 		certificates: map[string]*certificate{},
@@ -173,7 +173,7 @@ func (r *Rack) Close() {
 	}
 	r.connMu.Lock()
 	for c := range r.conns {
-		c.Close() //nolint:errcheck // it is being thrown away
+		c.Close()
 	}
 	r.connMu.Unlock()
 	r.work.Wait()
@@ -335,7 +335,7 @@ const (
 // requestID is the value of the Request-Id header.
 func requestID() string {
 	var b [6]byte
-	rand.Read(b[:]) //nolint:errcheck // never fails (crypto/rand)
+	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
 

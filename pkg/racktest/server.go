@@ -114,7 +114,7 @@ func (s *Server) URL() string {
 
 // RackURL is what a CLI takes as RACK_URL: the address with the rack's password in it.
 func (s *Server) RackURL() string {
-	u, _ := url.Parse(s.URL()) //nolint:errcheck // it was made from an address
+	u, _ := url.Parse(s.URL())
 	u.User = url.UserPassword("convox", s.rack.opts.Password)
 	return u.String()
 }
@@ -146,7 +146,7 @@ func (s *Server) Restart() error {
 	s.stop()
 	s.rack.connMu.Lock()
 	for c := range s.rack.conns {
-		c.Close() //nolint:errcheck // dropping is the point
+		c.Close()
 	}
 	s.rack.connMu.Unlock()
 	return s.Accept()

@@ -49,7 +49,7 @@ func (s *shell) run(ctx context.Context, command string) int {
 	}
 	tokens, err := lex(command, false)
 	if err != nil {
-		fmt.Fprintf(s.out, "sh: %s\n", err) //nolint:errcheck // the peer is gone, then
+		fmt.Fprintf(s.out, "sh: %s\n", err)
 		return exitUsage
 	}
 	var argv []string
@@ -263,7 +263,7 @@ func cmdRandom(ctx context.Context, s *shell, args []string) int {
 		}
 		numbers[i] = n
 	}
-	in := RandomBytes(int64(numbers[0]), numbers[1]) //nolint:gosec // 63 bits
+	in := RandomBytes(int64(numbers[0]), numbers[1])
 	buf := make([]byte, min(numbers[2], 16<<20))
 	for ctx.Err() == nil {
 		n, err := io.ReadFull(in, buf)

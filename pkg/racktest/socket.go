@@ -75,7 +75,7 @@ func (r *Rack) upgrade(w http.ResponseWriter, req *http.Request) (*socket, bool)
 	refuse := func(code int, reason string) (*socket, bool) {
 		w.Header().Set("Sec-Websocket-Version", "13")
 		http.Error(w, http.StatusText(code), code)
-		fmt.Fprintf(w, "ERROR: websocket: %s\n", reason) //nolint:errcheck // the peer is gone, then
+		fmt.Fprintf(w, "ERROR: websocket: %s\n", reason)
 		return nil, false
 	}
 	const notProtocol = "the client is not using the websocket protocol: "
@@ -98,7 +98,7 @@ func (r *Rack) upgrade(w http.ResponseWriter, req *http.Request) (*socket, bool)
 	// The only headers of the 101 are these three.
 	_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+wire.AcceptKey(key)+"\r\n\r\n")
 	if err != nil {
-		conn.Close() //nolint:errcheck // nothing was sent
+		conn.Close()
 		return nil, false
 	}
 	s := &socket{
@@ -112,7 +112,7 @@ func (r *Rack) upgrade(w http.ResponseWriter, req *http.Request) (*socket, bool)
 	r.keepConn(s.Conn, true)
 	if r.ctx.Err() != nil {
 		// Close may have swept the connections just before this one was entered.
-		conn.Close() //nolint:errcheck // it is being thrown away
+		conn.Close()
 	}
 	return s, true
 }
@@ -251,6 +251,6 @@ func (s *socket) exit(code int) error {
 
 func (s *socket) close() {
 	s.cancel()
-	s.Conn.Close() //nolint:errcheck // it is being thrown away
+	s.Conn.Close()
 	s.rack.keepConn(s.Conn, false)
 }

@@ -82,11 +82,11 @@ func (s *StaticServer) Serve(ctx context.Context, ln net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() {
-		ln.Close() //nolint:errcheck // it is done with
+		ln.Close()
 		mu.Lock()
 		defer mu.Unlock()
 		for c := range conns {
-			c.Close() //nolint:errcheck // it is done with
+			c.Close()
 		}
 	})
 	defer stop()
@@ -103,11 +103,11 @@ func (s *StaticServer) Serve(ctx context.Context, ln net.Listener) error {
 		ended := ctx.Err() != nil
 		mu.Unlock()
 		if ended {
-			c.Close() //nolint:errcheck // it is done with
+			c.Close()
 		}
 		wg.Go(func() {
 			s.serve(c)
-			c.Close() //nolint:errcheck // it is done with
+			c.Close()
 			mu.Lock()
 			delete(conns, c)
 			mu.Unlock()

@@ -100,10 +100,10 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// exitCode ends a command with a code and no message.
-type exitCode int
+// exitError ends a command with a code and no message.
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
 // Command runs a command line and returns its exit code.
 func (cli *CLI) Command(ctx context.Context, streams Streams, args ...string) int {
@@ -117,14 +117,14 @@ func (cli *CLI) Command(ctx context.Context, streams Streams, args ...string) in
 		streams.Err = io.Discard
 	}
 	err := cli.command(ctx, streams, args)
-	var code exitCode
+	var code exitError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &code):
 		return int(code)
 	}
-	fmt.Fprintf(streams.Err, "ERROR: %s\n", err) //nolint:errcheck // output of a test
+	fmt.Fprintf(streams.Err, "ERROR: %s\n", err)
 	return 1
 }
 
@@ -295,7 +295,7 @@ func (cli *CLI) now() time.Time {
 }
 
 func (run *invocation) printf(format string, args ...any) {
-	fmt.Fprintf(run.out, format, args...) //nolint:errcheck // output of a test
+	fmt.Fprintf(run.out, format, args...)
 }
 
 // start announces a step; done ends its line.

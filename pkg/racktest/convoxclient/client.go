@@ -58,7 +58,7 @@ func newHTTPClient() *http.Client {
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ExpectContinueTimeout: time.Second,
-		TLSClientConfig:       &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // the CLI checks no certificate
+		TLSClientConfig:       &tls.Config{InsecureSkipVerify: true},
 	}}
 }
 
@@ -144,11 +144,11 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	if res.StatusCode == http.StatusUnauthorized && c.Challenge != nil {
 		session, handled, err := c.Challenge(req.Context(), c, res)
 		if err != nil {
-			res.Body.Close() //nolint:errcheck,gosec // it was not read
+			res.Body.Close()
 			return nil, err
 		}
 		if handled {
-			res.Body.Close() //nolint:errcheck,gosec // it was not read
+			res.Body.Close()
 			req.Header.Set("Session", session)
 			// The same request once more, as the CLI does: a form or an upload from memory is rewound by net/http,
 			// what is left of a file is sent otherwise.
@@ -156,7 +156,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 		}
 	}
 	if res.StatusCode >= http.StatusBadRequest {
-		defer res.Body.Close() //nolint:errcheck // it is being read to its end
+		defer res.Body.Close()
 		return nil, answerError(res)
 	}
 	return res, nil
@@ -198,7 +198,7 @@ func (c *Client) Do(ctx context.Context, call Call, out any) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // it is read to its end, or does not matter
+	defer res.Body.Close()
 	if out == nil {
 		return nil
 	}
@@ -241,7 +241,7 @@ func (c *Client) Download(ctx context.Context, path string, query url.Values, w 
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // it is read to its end
+	defer res.Body.Close()
 	_, err = io.Copy(w, res.Body)
 	return err
 }

@@ -163,7 +163,7 @@ func cmdLogin(run *invocation) error {
 		}
 		return errors.New("invalid login")
 	}
-	defer res.Body.Close() //nolint:errcheck // it is read to its end
+	defer res.Body.Close()
 	var who struct{ ID string }
 	if err := json.NewDecoder(res.Body).Decode(&who); err != nil {
 		who.ID = "" // any body will do
@@ -648,8 +648,8 @@ func (run *invocation) awaitAppWithLogs(app string) error {
 				return
 			}
 			lines := &systemLines{w: out}
-			s.Copy(lines) //nolint:errcheck,gosec // any end is an end
-			s.Close()     //nolint:errcheck,gosec // never fails
+			s.Copy(lines) //nolint:errcheck // any end is an end
+			s.Close()     //nolint:errcheck // never fails
 			pauseContext(ctx, run.cli.pace().Reopen)
 		}
 	})
@@ -664,7 +664,7 @@ func (run *invocation) awaitAppWithLogs(app string) error {
 				before, known := seen[p.ID]
 				seen[p.ID] = p.Status
 				if (known || p.Status != "running") && before != p.Status {
-					fmt.Fprintf(out, "  %-32s  %-12s  %s\n", p.ID, p.Name, p.Status) //nolint:errcheck // output of a test
+					fmt.Fprintf(out, "  %-32s  %-12s  %s\n", p.ID, p.Name, p.Status)
 				}
 			}
 		}
@@ -744,7 +744,7 @@ func cmdPs(run *invocation) error {
 func (run *invocation) budget() {
 	var b wire.BudgetAnswer
 	if err := run.get(run.appPath("/budget"), &b); err != nil {
-		fmt.Fprintf(run.errs, "ns=cli_budget at=fetch-error err=%q\n", err) //nolint:errcheck // output of a test
+		fmt.Fprintf(run.errs, "ns=cli_budget at=fetch-error err=%q\n", err)
 	}
 }
 
@@ -777,7 +777,7 @@ func (run *invocation) exec(pid, command string, more map[string]string) error {
 	if err != nil {
 		return err
 	}
-	return exitCode(code)
+	return exitError(code)
 }
 
 // oneLine is what becomes of newlines in a header.
@@ -1017,7 +1017,7 @@ func cmdConfigSet(run *invocation) error {
 		if file, err = run.cli.path(file); err != nil {
 			return err
 		}
-		data, err = os.ReadFile(file) //nolint:gosec // a file of the test
+		data, err = os.ReadFile(file)
 	} else {
 		data, err = io.ReadAll(run.in) // standard input, whatever --value says, since it is no terminal
 	}
@@ -1042,7 +1042,7 @@ func pairs(args []string) (map[string]string, error) {
 	for _, a := range args {
 		k, v, ok := strings.Cut(a, "=")
 		if !ok {
-			return nil, fmt.Errorf("Key=Value expected: %s", a) //nolint:revive,staticcheck // the CLI says it so
+			return nil, fmt.Errorf("Key=Value expected: %s", a) //nolint:staticcheck // the CLI says it so
 		}
 		m[k] = v
 	}
@@ -1061,6 +1061,6 @@ func encodeMap(m map[string]string) string {
 // temporaryKey is where the CLI puts sources.
 func temporaryKey() string {
 	var b [15]byte
-	rand.Read(b[:]) //nolint:errcheck,gosec // never fails (crypto/rand)
+	rand.Read(b[:])
 	return fmt.Sprintf("tmp/%x.tgz", b)
 }

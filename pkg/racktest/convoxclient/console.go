@@ -66,9 +66,9 @@ func (s *Settings) SetKey(name, key, value string) {
 	s.keyed[name][key] = value
 }
 
-// errAuthentication marks a failure of the session exchange: it is shown even where other failures of the rack
+// authenticationError marks a failure of the session exchange: it is shown even where other failures of the rack
 // list are swallowed.
-type errAuthentication struct{ error }
+type authenticationError struct{ error }
 
 var sessionChallenge = regexp.MustCompile(`^Session path="([^"]+)" token="([^"]+)"$`)
 
@@ -112,22 +112,22 @@ func (cli *CLI) authenticate(ctx context.Context, out io.Writer, c *Client, res 
 			return "", false, err
 		}
 		token, err := io.ReadAll(asked.Body)
-		asked.Body.Close() //nolint:errcheck,gosec // it has been read
+		asked.Body.Close()
 		if err != nil {
 			return "", false, err
 		}
-		io.WriteString(out, "Waiting for security token...") //nolint:errcheck,gosec // output of a test
+		io.WriteString(out, "Waiting for security token...") //nolint:errcheck // output of a test
 		if body, err = cli.browser(ctx, out, c, token); err != nil {
-			return "", false, errAuthentication{err}
+			return "", false, authenticationError{err}
 		}
-		io.WriteString(out, "Done\n") //nolint:errcheck,gosec // output of a test
+		io.WriteString(out, "Done\n") //nolint:errcheck // output of a test
 		header["Challenge"] = asked.Header.Get("Challenge")
 	}
 	var session struct {
 		ID string `json:"id"`
 	}
 	if err := c.Do(ctx, Call{Method: http.MethodPost, Path: m[1], Header: header, Body: bytes.NewReader(body)}, &session); err != nil {
-		return "", false, errAuthentication{err}
+		return "", false, authenticationError{err}
 	}
 	if session.ID == "" {
 		return "", false, errors.New("invalid session")
@@ -156,7 +156,7 @@ func (cli *CLI) browser(ctx context.Context, out io.Writer, c *Client, token []b
 			http.Error(w, "malformed data: "+err.Error(), http.StatusBadRequest)
 			return
 		}
-		io.WriteString(w, "you may now close the window") //nolint:errcheck,gosec // the browser is gone, then
+		io.WriteString(w, "you may now close the window") //nolint:errcheck // the browser is gone, then
 		select {
 		case got <- raw:
 		case <-ctx.Done():
@@ -165,11 +165,11 @@ func (cli *CLI) browser(ctx context.Context, out io.Writer, c *Client, token []b
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		srv.Serve(ln) //nolint:errcheck,gosec // it ends with ErrServerClosed
+		srv.Serve(ln) //nolint:errcheck // it ends with ErrServerClosed
 	}()
 	defer func() {
 		cancel()
-		srv.Close() //nolint:errcheck,gosec // it is done with
+		srv.Close() //nolint:errcheck // it is done with
 		<-served
 	}()
 
@@ -179,7 +179,7 @@ func (cli *CLI) browser(ctx context.Context, out io.Writer, c *Client, token []b
 	q.Set("token", base64.StdEncoding.EncodeToString(token))
 	q.Set("callback_url", fmt.Sprintf("http://localhost:%d", ln.Addr().(*net.TCPAddr).Port))
 	link.RawQuery = q.Encode()
-	fmt.Fprintf(out, "\nOpen this link in your browser to complete the authentication:\n%s \n", link.String()) //nolint:errcheck // output of a test
+	fmt.Fprintf(out, "\nOpen this link in your browser to complete the authentication:\n%s \n", link.String())
 	opened := make(chan error, 1)
 	if cli.Browser != nil {
 		go func() { opened <- cli.Browser(ctx, link.String()) }()
@@ -211,7 +211,7 @@ func (cli *CLI) racks(ctx context.Context, out io.Writer) ([]wire.ConsoleRack, e
 	defer c.Close()
 	var list []wire.ConsoleRack
 	err = c.Get(ctx, "/racks", nil, &list)
-	var auth errAuthentication
+	var auth authenticationError
 	switch {
 	case err == nil:
 	case errors.As(err, &auth), strings.Contains(err.Error(), "cli token is expired"):

@@ -349,8 +349,8 @@ func (run *invocation) buildDir() (b wire.Build, err error) {
 	if err != nil {
 		return b, err
 	}
-	defer source.Close() //nolint:errcheck // it was read only
-	run.done()           //nolint:errcheck // never fails
+	defer source.Close()
+	run.done() //nolint:errcheck // never fails
 	if _, err := run.system(); err != nil {
 		return b, err
 	}
@@ -459,7 +459,7 @@ func archive(w io.Writer, root string, name func(rel string) string) error {
 		if !info.Mode().IsRegular() {
 			return nil
 		}
-		f, err := os.Open(p) //nolint:gosec // a file of the test
+		f, err := os.Open(p)
 		if err != nil {
 			return err
 		}
@@ -504,7 +504,7 @@ func (run *invocation) output() (io.Writer, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := os.Create(name) //nolint:gosec // a file of the test
+	f, err := os.Create(name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -521,7 +521,7 @@ func (run *invocation) input() (io.Reader, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := os.Open(name) //nolint:gosec // a file of the test
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -571,7 +571,7 @@ func cmdCp(run *invocation) error {
 	var archived *os.File
 	defer func() {
 		if archived != nil {
-			archived.Close() //nolint:errcheck // it has no name
+			archived.Close()
 		}
 	}()
 	pid, name, remote := strings.Cut(from, ":")
@@ -628,7 +628,7 @@ func cmdCp(run *invocation) error {
 	if err := spool(func(w io.Writer) error { return rebase(source, w, base, name) }); err != nil {
 		return err
 	}
-	source.Close() //nolint:errcheck // it has no name
+	source.Close()
 	info, err := archived.Stat()
 	if err != nil {
 		return err
@@ -690,7 +690,7 @@ func unpack(r io.Reader, base, local string) error {
 			if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 				return err
 			}
-			f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, h.FileInfo().Mode().Perm()) //nolint:gosec // a file of the test
+			f, err := os.OpenFile(target, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, h.FileInfo().Mode().Perm())
 			if err != nil {
 				return err
 			}
@@ -753,7 +753,7 @@ func cmdResourceExport(run *invocation) error {
 	if err != nil {
 		return errors.Join(err, end())
 	}
-	defer res.Body.Close() //nolint:errcheck // it is read to its end
+	defer res.Body.Close()
 	run.start("Exporting resource data")
 	_, err = io.Copy(w, res.Body)
 	if err := errors.Join(err, end()); err != nil {
@@ -876,7 +876,7 @@ func cmdCertImport(run *invocation) error {
 		if err != nil {
 			return err
 		}
-		data, err := os.ReadFile(name) //nolint:gosec // a file of the test
+		data, err := os.ReadFile(name)
 		if err != nil {
 			return err
 		}
@@ -936,7 +936,7 @@ func cmdInstanceSSH(run *invocation) error {
 		if err != nil {
 			return err
 		}
-		data, err := os.ReadFile(name) //nolint:gosec // a file of the test
+		data, err := os.ReadFile(name)
 		if err != nil {
 			return fmt.Errorf("invalid key file: %w", err)
 		}
@@ -946,5 +946,5 @@ func cmdInstanceSSH(run *invocation) error {
 	if err != nil {
 		return err
 	}
-	return exitCode(code)
+	return exitError(code)
 }

@@ -30,10 +30,9 @@ const (
 // Socket is an open websocket.
 type Socket struct {
 	*wire.Conn
-	stop   context.CancelFunc
-	done   chan struct{} // the pinger has ended
-	rest   []byte        // of the frame that is being handed out
-	inText bool
+	stop context.CancelFunc
+	done chan struct{} // the pinger has ended
+	rest []byte        // of the frame that is being handed out
 }
 
 // Socket asks the question that the CLI asks before every socket, ignores the answer, and opens the socket. The
@@ -68,7 +67,7 @@ func (c *Client) dial(ctx context.Context, path string, options map[string]strin
 		return nil, err
 	}
 	if target.Scheme != "http" {
-		secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: target.Hostname()}) //nolint:gosec // the CLI checks no certificate
+		secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: target.Hostname()})
 		if err := secure.HandshakeContext(dialing); err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}
@@ -97,7 +96,7 @@ func (c *Client) dial(ctx context.Context, path string, options map[string]strin
 	}
 	if res.StatusCode != http.StatusSwitchingProtocols || !strings.EqualFold(res.Header.Get("Upgrade"), "websocket") ||
 		!strings.EqualFold(res.Header.Get("Connection"), "upgrade") || res.Header.Get("Sec-Websocket-Accept") != wire.AcceptKey(key) {
-		conn.Close() //nolint:errcheck,gosec // the handshake failed
+		conn.Close()
 		return nil, errBadHandshake
 	}
 	if !unblock() {
@@ -122,10 +121,10 @@ func (s *Socket) ping(ctx context.Context, every time.Duration) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.Conn.Close() //nolint:errcheck,gosec // this is how it ends
+			s.Conn.Close()
 			return
 		case <-t.C:
-			s.WriteFrame(true, wire.OpPing, nil) //nolint:errcheck,gosec // reading notices
+			s.WriteFrame(true, wire.OpPing, nil) //nolint:errcheck // reading notices
 		}
 	}
 }
@@ -244,13 +243,13 @@ func (c *Client) Interact(ctx context.Context, path string, options map[string]s
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		s.Send(in) //nolint:errcheck,gosec // the other direction tells how it ends
+		s.Send(in) //nolint:errcheck // the other direction tells how it ends
 	}()
 	code, err := s.CopyExit(out)
-	s.Close() //nolint:errcheck,gosec // never fails
+	s.Close() //nolint:errcheck // never fails
 	// Input that never ends must not keep a finished session: a CLI process would be gone.
 	if c, ok := in.(io.Closer); ok {
-		c.Close() //nolint:errcheck,gosec // it is not wanted any more
+		c.Close()
 		<-sent
 	}
 	return code, err

@@ -161,7 +161,7 @@ type ServiceMetrics struct {
 
 // Object is where an upload went. It is the one shape whose field is capitalised.
 type Object struct {
-	Url string //nolint:revive // the rack's own spelling
+	Url string //nolint:staticcheck // the rack's own spelling
 }
 
 // Process is a running (or pending) container. Name and Service are the service's name; build containers
