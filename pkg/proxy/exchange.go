@@ -99,7 +99,7 @@ func (x *exchange) renewPatience() {
 // leave ends the exchange: it gives back what it held, and turns a panic into an answer and a record.
 func (x *exchange) leave() {
 	trouble := recover()
-	if trouble != nil && trouble != http.ErrAbortHandler {
+	if trouble != nil && trouble != http.ErrAbortHandler { //nolint:errorlint // net/http compares what it recovers in the same way
 		x.p.Log.Error("a request made the gateway panic", "request", x.id, "panic", trouble, "stack", stack())
 		x.refuse(refuse(http.StatusInternalServerError, "internal",
 			"the gateway made a mistake of its own: check what the request was to do before you repeat it, and tell an administrator"))
@@ -226,7 +226,7 @@ func presented(r *http.Request, alias string) (credential.Token, string, *refusa
 		return none, "none", refuse(http.StatusBadRequest, "two-credentials", "two Authorization headers were sent: send one")
 	}
 	scheme, rest, _ := strings.Cut(lines[0], " ")
-	how, text := "", ""
+	var how, text string
 	switch {
 	case strings.EqualFold(scheme, "Bearer"):
 		how, text = "bearer", strings.TrimSpace(rest)

@@ -221,7 +221,7 @@ func (p *Proxy) ask(ctx context.Context, escapedPath string, into any) error {
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", "rack-gateway")
 	req.Header.Set("Convox-Actor", "rack-gateway")
-	p.password.use(req)
+	p.password.use(req.Header)
 	resp, err := p.Transport.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("asking the rack for %s: %w", escapedPath, err)

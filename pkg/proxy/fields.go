@@ -36,6 +36,7 @@ func (x *exchange) readFields() *refusal {
 		if x.r.ContentLength != 0 && !x.socket {
 			return refuse(http.StatusBadRequest, "unexpected-body", "this request takes no body: send it without one")
 		}
+	case rack.StreamBody, rack.JSONBody: // passed on as they come, and not read
 	}
 	fields, err := route.Read(x.r.URL.RawQuery, x.r.Header, form)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,27 +31,18 @@ var baseHeaders = []string{"Accept", "Accept-Encoding", "Content-Type", "User-Ag
 // name that is not ours. Extensions are left out: they would change what frames mean.
 var socketHeaders = []string{"Connection", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Protocol"}
 
-// headersForRack are the headers of the request as the rack gets it, but for the password.
-func (x *exchange) headersForRack() http.Header {
-	in := x.r.Header
-	out := make(http.Header, 10)
-	take := func(names []string) {
-		for _, name := range names {
-			if v, ok := in[name]; ok {
-				out[name] = v
-			}
+// keepForRack takes off what the rack must not see of a client's headers, and says who is asking.
+func (x *exchange) keepForRack(h http.Header) {
+	for name := range h {
+		if !slices.Contains(baseHeaders, name) && !x.match.Route.HasHeader(name) && !(x.socket && slices.Contains(socketHeaders, name)) {
+			delete(h, name)
 		}
 	}
-	take(baseHeaders)
-	take(x.match.Route.Headers)
-	if x.socket {
-		take(socketHeaders)
-	}
 	if x.rewritesAnswer() {
-		out["Accept-Encoding"] = identityEncoding
+		h["Accept-Encoding"] = identityEncoding
 	}
-	out["Convox-Actor"] = []string{headerText(x.principal.Label())}
-	return out
+	h["Convox-Actor"] = []string{headerText(x.principal.Label())}
+	x.p.password.use(h)
 }
 
 var identityEncoding = []string{"identity"}
@@ -92,8 +84,7 @@ func (x *exchange) forward() *refusal {
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.Out.URL = x.urlForRack()
 			pr.Out.Host = x.p.RackURL.Host
-			pr.Out.Header = x.headersForRack()
-			x.p.password.use(pr.Out)
+			x.keepForRack(pr.Out.Header)
 			if x.hasForm {
 				pr.Out.Body = io.NopCloser(bytes.NewReader(x.form))
 				pr.Out.ContentLength = int64(len(x.form))
@@ -131,8 +122,9 @@ func (x *exchange) forward() *refusal {
 // returns as an error is sent in place of the answer.
 func (x *exchange) answered(resp *http.Response) (*watchedBody, error) {
 	h := resp.Header
-	h.Del("Set-Cookie")
-	harden(h)
+	delete(h, "Set-Cookie")
+	delete(h, "Content-Security-Policy") // ours stand in the answer already, and the rack's would be added
+	delete(h, "X-Content-Type-Options")
 	if resp.StatusCode == http.StatusUnauthorized {
 		x.p.password.refused(x.p)
 		return nil, refuse(http.StatusBadGateway, "rack-password", "the rack refused the gateway's password: tell an administrator, who must give the gateway the rack's present one")

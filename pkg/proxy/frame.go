@@ -157,7 +157,7 @@ func appendFrame(dst []byte, opcode byte, fin bool, payload []byte) []byte {
 	case n < 126:
 		dst = append(dst, byte(n))
 	case n < 1<<16:
-		dst = append(dst, 126, byte(n>>8), byte(n))
+		dst = append(dst, 126, byte(n>>8), byte(n)) //nolint:gosec // 16 bits, as the case says
 	default:
 		dst = append(dst, 127)
 		dst = binary.BigEndian.AppendUint64(dst, uint64(n))

@@ -83,7 +83,7 @@ func (h *rackHealth) check(ctx context.Context, p *Proxy) check {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	h.last = check{OK: true}
-	if err := p.password.takes(ctx, p, *p.password.current.Load()); err != nil {
+	if err := p.password.takes(ctx, p, p.password.current.Load()); err != nil {
 		h.last = check{OK: false, Detail: "the rack cannot be reached, or refuses the gateway's password"}
 	}
 	h.at = p.Now()

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -15,15 +16,23 @@ import (
 // A password is what the rack is shown: the present one, and, while the rack's password is being changed,
 // the next one, which takes over for good once the rack refuses the first.
 type password struct {
-	username string
-	first    secret.Text
-	next     secret.Text
+	first, next shown
 
-	current atomic.Pointer[secret.Text]
+	current atomic.Pointer[shown]
 
 	mu     sync.Mutex // guards the two below; never held across I/O
 	probed time.Time  // when the rack last took the current one
 	probe  *probe     // the probe under way
+}
+
+// shown is a password as the rack is shown it.
+type shown struct {
+	text   secret.Text
+	header secret.Text // the value of Authorization
+}
+
+func showing(username string, text secret.Text) shown {
+	return shown{text, secret.NewText("Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+text.Reveal())))}
 }
 
 type probe struct {
@@ -39,18 +48,18 @@ const (
 )
 
 func (w *password) init(c Config) {
-	w.username, w.first, w.next = c.RackUsername, c.RackToken, c.RackTokenNext
+	w.first, w.next = showing(c.RackUsername, c.RackToken), showing(c.RackUsername, c.RackTokenNext)
 	w.current.Store(&w.first)
 }
 
 // use puts the password on a request to the rack, in place of whatever is there.
-func (w *password) use(r *http.Request) {
-	r.SetBasicAuth(w.username, w.current.Load().Reveal())
+func (w *password) use(h http.Header) {
+	h["Authorization"] = []string{w.current.Load().header.Reveal()}
 }
 
 // changing reports whether a next password waits to be needed.
 func (w *password) changing() bool {
-	return !w.next.IsZero() && w.current.Load() == &w.first
+	return !w.next.text.IsZero() && w.current.Load() == &w.first
 }
 
 // ready makes sure that the rack takes the password, while it is being changed: a request with a body
@@ -86,7 +95,7 @@ func (w *password) settle(ctx context.Context, p *Proxy) error {
 	if under == nil {
 		under = &probe{done: make(chan struct{})}
 		w.probe = under
-		go func() {
+		go func() { //nolint:gosec // it serves several requests, so the context of none may end it
 			ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 			defer cancel()
 			under.err = w.try(ctx, p)
@@ -109,11 +118,11 @@ func (w *password) settle(ctx context.Context, p *Proxy) error {
 }
 
 func (w *password) try(ctx context.Context, p *Proxy) error {
-	err := w.takes(ctx, p, w.first)
+	err := w.takes(ctx, p, &w.first)
 	if !errors.Is(err, errRackPassword) {
 		return err
 	}
-	if err := w.takes(ctx, p, w.next); err != nil {
+	if err := w.takes(ctx, p, &w.next); err != nil {
 		return err
 	}
 	w.current.Store(&w.next)
@@ -122,12 +131,12 @@ func (w *password) try(ctx context.Context, p *Proxy) error {
 }
 
 // takes asks the rack whether it takes a password.
-func (w *password) takes(ctx context.Context, p *Proxy, text secret.Text) error {
+func (w *password) takes(ctx context.Context, p *Proxy, this *shown) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.rackURL("/auth", "", false).String(), nil)
 	if err != nil {
 		return err
 	}
-	req.SetBasicAuth(w.username, text.Reveal())
+	req.Header["Authorization"] = []string{this.header.Reveal()}
 	resp, err := p.Transport.RoundTrip(req)
 	if err != nil {
 		return err

@@ -377,24 +377,12 @@ func (g *gateway) dial(c caller, target, more string, headers ...string) (*wire,
 	return w, resp
 }
 
-// rest reads until the other side ends.
-func (w *wire) rest(t *testing.T) string {
-	t.Helper()
-	p, err := io.ReadAll(w.in)
-	if err != nil {
-		t.Fatalf("reading the socket: %v (after %q)", err, p)
-	}
-	return string(p)
-}
-
 func newRack(t *testing.T) *racktest.Rack {
 	t.Helper()
 	rack := racktest.New(racktest.Options{Password: rackPassword, Apps: []string{"web", "worker"}, StartTime: -1, PromoteTime: -1, BuildTime: -1})
 	t.Cleanup(rack.Close)
 	return rack
 }
-
-var loopback = netip.MustParsePrefix("127.0.0.0/8")
 
 // strangersToken is well formed, and nobody's.
 func strangersToken(t *testing.T) string {

@@ -33,13 +33,13 @@ func (x *exchange) begin() *refusal {
 	return nil
 }
 
-// newEvent is an event of this request in its own right.
+// newEvent makes the next event of this request out of the one before. The writer takes a copy.
 func (x *exchange) newEvent(phase audit.Phase) *audit.Event {
-	e := x.event
+	e := &x.event
 	e.OccurredAt = x.p.Now()
 	e.ID = audit.NewID(e.OccurredAt)
 	e.Phase = phase
-	return &e
+	return e
 }
 
 // record makes an event durable, within the patience of the request.

@@ -226,6 +226,8 @@ func TestPrefixAndDoubledSlashAreTakenAsTheCLISendsThem(t *testing.T) {
 // echo answers with the request as the rack saw it.
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Set-Cookie", "rack=1")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Security-Policy", "script-src *")
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Set("Request-Id", "0123456789ab")
 	_, _ = fmt.Fprintf(w, "%s %s\n", r.Method, r.RequestURI)
@@ -244,8 +246,6 @@ func TestNothingThatAClientAddsReachesTheRack(t *testing.T) {
 		withHeader("Connection", "Authorization, Convox-Actor"), withHeader("Keep-Alive", "x"), withHeader("Te", "trailers"), withHeader("Proxy-Authorization", "x"),
 		withHeader("X-Http-Method-Override", "DELETE"), withHeader("Name", "x"), withHeader("Url", "x"), withHeader("Origin", "http://evil"),
 		withHeader("Command", "ls -l"), withHeader("User-Agent", "convox.go/dev"), withHeader("Version", "dev"), withHeader("Accept", "*/*"), withHeader("Accept-Encoding", "gzip"))
-	want := "POST /apps/web/services/web/processes?\nAccept: */*\nAccept-Encoding: gzip\nAuthorization: " + basic("convox", rackPassword) +
-		"\nCommand: ls -l\nContent-Length: 0\nConvox-Actor: " + ana.Email + "\nUser-Agent: convox.go/dev\nVersion: dev\n\n"
 	// This rack names no process, which the gateway must know.
 	if got.Status != http.StatusBadGateway {
 		t.Fatalf("status %d: %s", got.Status, got.Body)
@@ -254,7 +254,7 @@ func TestNothingThatAClientAddsReachesTheRack(t *testing.T) {
 		withHeader("Convox-Actor", "somebody else"), withHeader("Cookie", "session=x"), withHeader("X-Forwarded-For", "1.2.3.4"),
 		withHeader("Connection", "Authorization, Convox-Actor"), withHeader("Memory", "1"), withHeader("Origin", "http://evil"),
 		withHeader("User-Agent", "convox.go/dev"), withHeader("Accept-Encoding", "gzip"))
-	want = "PUT /apps/web/services/web?\nAccept-Encoding: gzip\nAuthorization: " + basic("convox", rackPassword) +
+	want := "PUT /apps/web/services/web?\nAccept-Encoding: gzip\nAuthorization: " + basic("convox", rackPassword) +
 		"\nContent-Length: 7\nContent-Type: application/x-www-form-urlencoded\nConvox-Actor: " + ana.Email + "\nUser-Agent: convox.go/dev\n\ncount=2"
 	if diff := cmp.Diff(want, strings.ReplaceAll(got.Body, "\r\n", "\n")); diff != "" {
 		t.Errorf("the rack saw another request (-want +got):\n%s", diff)
@@ -265,8 +265,10 @@ func TestNothingThatAClientAddsReachesTheRack(t *testing.T) {
 	if got.Header.Get("Request-Id") != "0123456789ab" {
 		t.Error("the rack's request id was not passed on")
 	}
-	if got.Header.Get("Content-Security-Policy") != "sandbox; default-src 'none'" || got.Header.Get("X-Content-Type-Options") != "nosniff" {
-		t.Error("the answer is not hardened")
+	for name, want := range map[string]string{"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"} {
+		if values := got.Header.Values(name); len(values) != 1 || values[0] != want {
+			t.Errorf("%s is %q", name, values)
+		}
 	}
 }
 
@@ -479,7 +481,7 @@ func TestAnAnswerThatBreaksOffLeavesACutEvent(t *testing.T) {
 		t.Error("the client was not told that the answer broke off")
 	}
 	await(t, func() bool {
-		return g.story() == "allow finished release.list 200\nallow cut release.list 0\n"
+		return g.story() == "allow finished release.list 200\nallow cut release.list 200\n"
 	}, g.story)
 }
 

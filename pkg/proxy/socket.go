@@ -86,10 +86,10 @@ func (x *exchange) upgradeAtRack() (*http.Response, error) {
 	req := (&http.Request{
 		Method: http.MethodGet, URL: x.urlForRack(), Host: x.p.RackURL.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: x.headersForRack(),
+		Header: x.r.Header.Clone(),
 	}).WithContext(ctx)
+	x.keepForRack(req.Header)
 	req.Header["Connection"] = []string{"Upgrade"}
-	x.p.password.use(req)
 	return x.p.Transport.RoundTrip(req)
 }
 

@@ -150,7 +150,7 @@ func carry(dst io.Writer, src io.Reader, count *atomic.Int64, follower *frameFol
 
 // lastWords tells the client why the session is over, when nobody else has.
 func (t *tunnel) lastWords(err error) {
-	message := ""
+	var message string
 	switch ending := t.ending.Load(); {
 	case ending != nil:
 		message, t.cause = *ending, *ending
