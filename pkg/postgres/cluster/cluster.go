@@ -102,7 +102,8 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 		return nil, err
 	}
 	if c.dir == "" {
-		if c.dir, err = os.MkdirTemp("", "rgw-postgres-"); err != nil {
+		sweep()
+		if c.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", temporaryPrefix, os.Getpid())); err != nil {
 			return nil, err
 		}
 		c.temporary = true
@@ -117,6 +118,24 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// temporaryPrefix begins the name of a temporary folder; the id of the process that made it follows.
+const temporaryPrefix = "rgw-postgres-"
+
+// sweep removes the temporary folders of processes that ended without closing their cluster. Their servers
+// ended with them.
+func sweep() {
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*-*"))
+	if err != nil {
+		return // the pattern is good
+	}
+	for _, dir := range left {
+		text, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), temporaryPrefix), "-")
+		if pid, err := strconv.Atoi(text); err == nil && pid > 0 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(dir) // whoever may not remove it is not who left it
+		}
+	}
 }
 
 // account returns who the server runs as, when that must be somebody else.
