@@ -1042,7 +1042,7 @@ func pairs(args []string) (map[string]string, error) {
 	for _, a := range args {
 		k, v, ok := strings.Cut(a, "=")
 		if !ok {
-			return nil, fmt.Errorf("Key=Value expected: %s", a) //nolint:staticcheck // the CLI says it so
+			return nil, fmt.Errorf("Key=Value expected: %s", a)
 		}
 		m[k] = v
 	}
