@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
@@ -227,6 +228,72 @@ func BenchmarkReverseProxy(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkTransfer sends and fetches 64 MiB through the same two proxies.
+func BenchmarkTransfer(b *testing.B) {
+	const size = 64 << 20
+	piece := make([]byte, 64<<10)
+	rack := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, r.Body, make([]byte, 64<<10))
+		if r.Method == http.MethodGet {
+			for range size / len(piece) {
+				_, _ = w.Write(piece)
+			}
+		}
+	}))
+	defer rack.Close()
+	origin, err := url.Parse(rack.URL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	tuned := &http.Transport{DisableCompression: true}
+	defer tuned.CloseIdleConnections()
+	lean, err := upstream.New(upstream.Config{Origin: origin})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer lean.CloseIdleConnections()
+	for _, method := range []string{"POST", "GET"} {
+		for _, transport := range []struct {
+			name string
+			rt   http.RoundTripper
+		}{{"net-http", tuned}, {"upstream", lean}} {
+			b.Run(transport.name+"/"+method, func(b *testing.B) {
+				proxy := httptest.NewServer(&httputil.ReverseProxy{
+					Transport:  transport.rt,
+					BufferPool: &bufferPool{},
+					Rewrite:    func(r *httputil.ProxyRequest) { r.SetURL(origin) },
+				})
+				defer proxy.Close()
+				client := &http.Transport{DisableCompression: true}
+				defer client.CloseIdleConnections()
+				b.SetBytes(size)
+				for b.Loop() {
+					req, err := http.NewRequestWithContext(b.Context(), method, proxy.URL, nil)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if method == http.MethodPost {
+						req.Body = io.NopCloser(io.LimitReader(zeros{}, size))
+						req.ContentLength = size
+					}
+					resp, err := client.RoundTrip(req)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+						b.Fatal(err)
+					}
+					_ = resp.Body.Close()
+				}
+			})
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 func processorTime(b *testing.B) time.Duration {
 	b.Helper()

@@ -16,12 +16,12 @@ const (
 )
 
 // readChunked reads decoded bytes, and the trailers at the end. It returns io.EOF with
-// the last bytes when the end has arrived with them. It does not wait for more when it
-// has something to return.
+// the last bytes when the end has arrived with them. When it has something to return it
+// waits for the rest of the same chunk, as net/http does, but not for another.
 func (x *exchange) readChunked(c *conn, p []byte) (n int, err error) {
 	for {
 		if x.left > 0 {
-			if len(p) == 0 || n > 0 && c.buffered() == 0 {
+			if len(p) == 0 {
 				return n, nil
 			}
 			part := p

@@ -447,6 +447,50 @@ func TestAnAnswerCanStreamWhileTheRequestDoes(t *testing.T) {
 	})
 }
 
+func TestWhatHasArrivedIsNotHeldBack(t *testing.T) {
+	for name, c := range map[string]struct{ head, before, after, end string }{
+		"length":  {"Content-Length: 15", "", "", ""},
+		"chunked": {"Transfer-Encoding: chunked", "5\r\n", "\r\n", "0\r\n\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conform(t, settings{}, func(t *testing.T, at func(*url.URL) subject) {
+				next := make(chan struct{}, 1)
+				w := serveWire(t, func(_ int, conn *wireConn) {
+					conn.head()
+					conn.say("HTTP/1.1 200 OK\r\n" + c.head + "\r\n\r\n")
+					for i := range 3 {
+						<-next
+						conn.say(fmt.Sprint(c.before, "line", i, c.after))
+					}
+					<-next
+					conn.say(c.end)
+					conn.waitClosed()
+				})
+				s := at(w.origin)
+				within(t, "the stream", func() {
+					resp, err := s.RoundTrip(newRequest(t, "GET", w.origin, "/", nil))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer resp.Body.Close()
+					buf := make([]byte, 32<<10)
+					for i := range 3 {
+						next <- struct{}{}
+						if n, err := resp.Body.Read(buf); string(buf[:n]) != fmt.Sprint("line", i) || err != nil && err != io.EOF {
+							t.Errorf("got %q, %v", buf[:n], err)
+						}
+					}
+					next <- struct{}{}
+					if n, err := resp.Body.Read(buf); n != 0 || err != io.EOF {
+						t.Errorf("got %d, %v at the end", n, err)
+					}
+				})
+			})
+		})
+	}
+}
+
 func TestClosingAHalfReadBodyClosesTheConnection(t *testing.T) {
 	for name, answer := range map[string]string{
 		"length":      "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 100000),
@@ -853,6 +897,7 @@ func TestBodiesThatBreakOffAreErrors(t *testing.T) {
 		{"chunk size with 0x", chunked + "0x2\r\nhe\r\n0\r\n\r\n", "", false},
 		{"chunk size that overflows", chunked + "10000000000000002\r\nhe\r\n0\r\n\r\n", "", false},
 		{"chunk line with bare LF", chunked + "2\nhe\r\n0\r\n\r\n", "", false},
+		{"chunk extension with bare LF", chunked + "2;\nhe\r\n0\r\n\r\n", "", false},
 		{"chunk data ended by LF", chunked + "2\r\nhe\n0\r\n\r\n", "he", false},
 		{"chunk line without end", chunked + strings.Repeat("1", 100000), "", false},
 		{"extensions without end", chunked + strings.Repeat("1;"+strings.Repeat("e", 3000)+"\r\nx\r\n", 20) + "0\r\n\r\n", "xxxxx", false},

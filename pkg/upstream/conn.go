@@ -239,7 +239,7 @@ func (c *conn) stale() bool {
 	}
 	if c.secure == nil {
 		n, err := readNow(c.rc, c.probe[:])
-		return n != 0 || err != errPause
+		return n != 0 || !errors.Is(err, errPause)
 	}
 	// Through TLS, so that what it may have buffered is seen too.
 	c.pipe.now, c.pipe.got = true, 0

@@ -90,15 +90,15 @@ func (x *exchange) run(fresh bool) (*http.Response, error) {
 			x.trace.GotConn(httptrace.GotConnInfo{Conn: c.nc, Reused: c.used, WasIdle: c.used})
 		}
 		switch err := x.send(c); {
-		case err == errStale && x.kept:
+		case errors.Is(err, errStale) && x.kept:
 			x.detach()
 			c.drop()
 			c.give(&x.t.buffers)
 			x.t.stale.Add(1)
 			continue
-		case err == errStale:
+		case errors.Is(err, errStale):
 			return nil, x.fail(StageSend, errClosedSoon)
-		case err == errClosed:
+		case errors.Is(err, errClosed):
 			return nil, x.fail(StageSend, err)
 		case err != nil:
 			// The answer, if there is one, says more than the error.
@@ -227,7 +227,7 @@ func (x *exchange) send(c *conn) error {
 	} else {
 		n, err = c.nc.Write(head)
 	}
-	if err == errStale {
+	if errors.Is(err, errStale) {
 		return err
 	}
 	// With TLS a record may have gone out though Write counts nothing.
@@ -244,7 +244,7 @@ func (x *exchange) send(c *conn) error {
 // answer reads the header of the final answer, and as much of the body as is there.
 func (x *exchange) answer(c *conn) (*http.Response, error) {
 	if c.buffered() == 0 {
-		if err := c.fill(); err == io.EOF {
+		if err := c.fill(); errors.Is(err, io.EOF) {
 			return nil, errNoAnswer
 		} else if err != nil {
 			return nil, err
@@ -355,9 +355,9 @@ func (x *exchange) takeChunks(c *conn) {
 	}
 	c.limited = false
 	x.held = room[:n]
-	switch err {
-	case errShort:
-	case io.EOF:
+	switch {
+	case errors.Is(err, errShort):
+	case errors.Is(err, io.EOF):
 		x.framing = framedEmpty
 		x.end(x.reusable)
 	default:
@@ -400,7 +400,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		x.end(x.reusable && x.uploaded())
 	} else {
 		err = x.cause(err)
@@ -464,7 +464,7 @@ func (x *exchange) Close() error {
 
 // unexpected turns an end of file where there should be more into what says so.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -6,6 +6,7 @@
 package upstream
 
 import (
+	"errors"
 	"io"
 	"syscall"
 )
@@ -101,7 +102,7 @@ func (c *conn) doStep(fd uintptr) bool {
 	case stepCheck:
 		// A new connection is checked too: bytes that came before the request would
 		// be taken for its answer.
-		if _, err := readSocket(fd, c.probe[:]); err != errPause {
+		if _, err := readSocket(fd, c.probe[:]); !errors.Is(err, errPause) {
 			c.stage = stepStale
 			return true
 		}
@@ -129,7 +130,7 @@ func (c *conn) doStep(fd uintptr) bool {
 		return false
 	default:
 		c.n, c.err = readSocket(fd, c.buf[c.w:])
-		if c.err == errPause {
+		if errors.Is(c.err, errPause) {
 			c.err = nil
 			return false
 		}

@@ -69,7 +69,7 @@ func (u *upload) run(c *conn) {
 		t.WroteRequest(httptrace.WroteRequestInfo{Err: err})
 	}
 	switch {
-	case err == nil || err == errHalted:
+	case err == nil || errors.Is(err, errHalted):
 	case fromBody:
 		// The server must not take what it has for the whole request.
 		u.x.abort()
@@ -166,7 +166,7 @@ func (u *upload) finished() bool {
 
 // failure returns why sending failed, if it did.
 func (u *upload) failure() error {
-	if u.finished() && u.err != errHalted {
+	if u.finished() && !errors.Is(u.err, errHalted) {
 		return u.err
 	}
 	return nil

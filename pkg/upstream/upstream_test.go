@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rackgateway/pkg/upstream"
@@ -47,7 +48,7 @@ func TestRequestsForAnotherOriginAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		req := &http.Request{Method: "GET", URL: u, Header: http.Header{}}
-		_, err = lean.RoundTrip(req.WithContext(t.Context())) //nolint:bodyclose // nothing can be dialled
+		_, err = lean.RoundTrip(req.WithContext(t.Context()))
 		var e *upstream.Error
 		if !errors.As(err, &e) || (e.Stage == upstream.StageConnect) != ours || e.Sent {
 			t.Errorf("%s: got %v", target, err)
@@ -66,7 +67,7 @@ func TestAnUnreachableUpstreamWasNotAsked(t *testing.T) {
 	lean := newLean(t, upstream.Config{Origin: w.origin})
 	body := &endless{closed: make(chan struct{})}
 	req := newRequest(t, "POST", w.origin, "/", body)
-	_, err := lean.RoundTrip(req) //nolint:bodyclose // it is refused
+	_, err := lean.RoundTrip(req)
 	var e *upstream.Error
 	if !errors.As(err, &e) || e.Sent || e.Stage != upstream.StageConnect || e.Timeout() {
 		t.Errorf("got %v", err)
@@ -209,14 +210,14 @@ func TestWaitingForATurnToDialIsBounded(t *testing.T) {
 		}})
 	var first sync.WaitGroup
 	first.Go(func() {
-		_, err := lean.RoundTrip(newRequest(t, "GET", &url.URL{Scheme: "http", Host: "rack.example"}, "/", nil)) //nolint:bodyclose // fails
+		_, err := lean.RoundTrip(newRequest(t, "GET", &url.URL{Scheme: "http", Host: "rack.example"}, "/", nil))
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
 	eventually(t, func() bool { return lean.Stats().InFlight == 1 }, func() string { return "the first does not come" })
 	within(t, "the second", func() {
-		_, err := lean.RoundTrip(newRequest(t, "GET", &url.URL{Scheme: "http", Host: "rack.example"}, "/", nil)) //nolint:bodyclose // fails
+		_, err := lean.RoundTrip(newRequest(t, "GET", &url.URL{Scheme: "http", Host: "rack.example"}, "/", nil))
 		var e *upstream.Error
 		if !errors.As(err, &e) || !e.Timeout() || e.Sent {
 			t.Errorf("got %v", err)
@@ -229,24 +230,32 @@ func TestWaitingForATurnToDialIsBounded(t *testing.T) {
 func TestUnaskedBytesTakeAConnectionOutOfUse(t *testing.T) {
 	leavesNoGoroutine(t)
 	const poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
-	for name, together := range map[string]bool{"with the answer": true, "later": false} {
+	long := strings.Repeat("x", 100001)
+	for name, c := range map[string]struct {
+		answer, body string
+		together     bool
+	}{
+		"with the answer":    {okAnswer, "ok", true},
+		"later":              {okAnswer, "ok", false},
+		"with a long answer": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n186a1\r\n" + long + "\r\n0\r\n\r\n", long, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			said := make(chan struct{}, 10)
-			w := serveWire(t, func(_ int, c *wireConn) {
-				for c.head() != "" {
-					if together {
-						c.say(okAnswer + poison)
+			w := serveWire(t, func(_ int, conn *wireConn) {
+				for conn.head() != "" {
+					if c.together {
+						conn.say(c.answer + poison)
 					} else {
-						c.say(okAnswer)
-						c.say(poison)
+						conn.say(c.answer)
+						conn.say(poison)
 					}
 					said <- struct{}{}
 				}
 			})
 			lean := newLean(t, upstream.Config{Origin: w.origin})
 			for n := range 3 {
-				if _, body := get(t, lean, w.origin); body != "ok" {
-					t.Fatalf("request %d was answered %q", n+1, body)
+				if _, body := get(t, lean, w.origin); body != c.body {
+					t.Fatalf("request %d was answered %.50q", n+1, body)
 				}
 				<-said
 			}
@@ -270,7 +279,7 @@ func TestBytesBeforeTheFirstRequestAreNoAnswer(t *testing.T) {
 		<-said
 		return c, err
 	}})
-	_, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil)) //nolint:bodyclose // fails
+	_, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil))
 	var e *upstream.Error
 	if !errors.As(err, &e) || e.Sent {
 		t.Errorf("got %v", err)
@@ -290,14 +299,14 @@ func TestARequestIsRepeatedOnceAtMost(t *testing.T) {
 	})
 	lean := newLean(t, upstream.Config{Origin: w.origin})
 	get(t, lean, w.origin)
-	_, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil)) //nolint:bodyclose // fails
+	_, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil))
 	var e *upstream.Error
 	if !errors.As(err, &e) || !e.Sent || count.Load() != 3 || lean.Stats().Retries != 1 {
 		t.Errorf("got %v after %d tries, %+v", err, count.Load()-1, lean.Stats())
 	}
 	// On a new connection it is not repeated at all.
 	count.Store(1)
-	_, err = lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil)) //nolint:bodyclose // fails
+	_, err = lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil))
 	if err == nil || count.Load() != 2 {
 		t.Errorf("got %v after %d tries", err, count.Load()-1)
 	}
@@ -317,7 +326,7 @@ func TestARequestIsNotRepeatedOnceAnAnswerBegan(t *testing.T) {
 	})
 	lean := newLean(t, upstream.Config{Origin: w.origin})
 	get(t, lean, w.origin)
-	_, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil)) //nolint:bodyclose // fails
+	_, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil))
 	if !errors.Is(err, io.ErrUnexpectedEOF) || count.Load() != 2 {
 		t.Errorf("got %v after %d tries", err, count.Load()-1)
 	}
@@ -372,7 +381,7 @@ func TestABodyThatFailsIsNeverTakenForAWholeOne(t *testing.T) {
 			req := newRequest(t, "POST", w.origin, "/", c.body())
 			req.ContentLength = c.length
 			within(t, "the request", func() {
-				_, err := lean.RoundTrip(req) //nolint:bodyclose // fails
+				_, err := lean.RoundTrip(req)
 				var e *upstream.Error
 				if !errors.As(err, &e) || c.want != nil && !errors.Is(err, c.want) {
 					t.Errorf("got %v, want %v", err, c.want)
@@ -441,7 +450,7 @@ func TestCancellationReturnsThoughTheBodyCannotBeInterrupted(t *testing.T) {
 	})).WithContext(ctx)
 	go func() { <-reading; cancel() }()
 	within(t, "the cancelled request", func() {
-		_, err := lean.RoundTrip(req) //nolint:bodyclose // fails
+		_, err := lean.RoundTrip(req)
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
@@ -529,8 +538,127 @@ func TestInformationalAnswersAreBounded(t *testing.T) {
 	})
 	lean := newLean(t, upstream.Config{Origin: w.origin})
 	within(t, "the request", func() {
-		if _, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil)); err == nil { //nolint:bodyclose // fails
+		if _, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil)); err == nil {
 			t.Error("it was taken")
+		}
+	})
+}
+
+func TestTheNumberOfHeaderFieldsIsBounded(t *testing.T) {
+	leavesNoGoroutine(t)
+	for fields, taken := range map[int]bool{990: true, 1010: false} {
+		w := serveWire(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"+strings.Repeat("a:\r\n", fields)+"\r\nok"))
+		lean := newLean(t, upstream.Config{Origin: w.origin})
+		resp, err := lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil))
+		if (err == nil) != taken {
+			t.Errorf("%d fields: got %v", fields, err)
+		}
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+	}
+}
+
+func TestConnectIsRefused(t *testing.T) {
+	leavesNoGoroutine(t)
+	w := serveWire(t, answering(okAnswer))
+	lean := newLean(t, upstream.Config{Origin: w.origin})
+	if _, err := lean.RoundTrip(newRequest(t, "CONNECT", w.origin, "/", nil)); err == nil || w.accepted() != 0 {
+		t.Errorf("got %v on %d connections", err, w.accepted())
+	}
+}
+
+// watched is a context that counts who waits for its end.
+type watched struct {
+	context.Context
+	watchers atomic.Int64
+}
+
+// Value hides the context inside, which context.AfterFunc would else watch itself.
+func (w *watched) Value(any) any { return nil }
+
+func (w *watched) AfterFunc(f func()) func() bool {
+	w.watchers.Add(1)
+	stop := context.AfterFunc(w.Context, f)
+	return func() bool {
+		stopped := stop()
+		if stopped {
+			w.watchers.Add(-1)
+		}
+		return stopped
+	}
+}
+
+func TestNoRequestWatchesItsContextForLongerThanItLasts(t *testing.T) {
+	leavesNoGoroutine(t)
+	for name, answer := range map[string]string{
+		"short":       okAnswer,
+		"long":        "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000),
+		"empty":       "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+		"malformed":   "HTTP/1.1 nonsense\r\n\r\n",
+		"a new world": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := serveWire(t, answering(answer))
+			lean := newLean(t, upstream.Config{Origin: w.origin})
+			req := newRequest(t, "GET", w.origin, "/", nil)
+			req.Header = http.Header{"Connection": {"upgrade"}, "Upgrade": {"x"}}
+			ctx := &watched{Context: req.Context()}
+			resp, err := lean.RoundTrip(req.WithContext(ctx))
+			switch {
+			case err == nil && resp.StatusCode == http.StatusSwitchingProtocols:
+				defer resp.Body.Close()
+			case err == nil:
+				_, _ = io.Copy(io.Discard, resp.Body) // and no Close, which is late at best
+			}
+			if n := ctx.watchers.Load(); n != 0 {
+				t.Errorf("%d watchers are left", n)
+			}
+		})
+	}
+}
+
+// cutConn is a connection on which only the first Write works.
+type cutConn struct {
+	net.Conn
+	writes atomic.Int64
+	err    error
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	if c.writes.Add(1) > 1 {
+		return 0, c.err
+	}
+	return c.Conn.Write(p)
+}
+
+func TestAnAnswerIsNotAwaitedForeverOnceSendingFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cut := errors.New("cut")
+		origin := &url.URL{Scheme: "http", Host: "rack.example"}
+		near, far := net.Pipe()
+		lean, err := upstream.New(upstream.Config{Origin: origin, DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return &cutConn{Conn: near, err: cut}, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = io.Copy(io.Discard, far) }()
+		req, err := http.NewRequestWithContext(t.Context(), "POST", origin.String(), &endless{closed: make(chan struct{})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		_, err = lean.RoundTrip(req)
+		var e *upstream.Error
+		if !errors.As(err, &e) || !errors.Is(err, cut) || !e.Sent || e.Timeout() {
+			t.Errorf("got %v", err)
+		}
+		if waited := time.Since(began); waited != 5*time.Second {
+			t.Errorf("the answer was awaited for %v", waited)
+		}
+		if err := lean.Close(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -573,7 +701,7 @@ func TestCloseRefusesNewRequestsAndLetsOldOnesEnd(t *testing.T) {
 	if err := lean.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, err = lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil)) //nolint:bodyclose // fails
+	_, err = lean.RoundTrip(newRequest(t, "GET", w.origin, "/", nil))
 	var e *upstream.Error
 	if !errors.As(err, &e) || e.Sent {
 		t.Errorf("got %v", err)
@@ -600,7 +728,7 @@ func TestErrorsNameNothingThatWasSent(t *testing.T) {
 		{Method: "GET", URL: w.origin, Header: http.Header{"Authorization": {"secret\n"}}},
 		{Method: "GET", URL: &url.URL{Scheme: "http", Host: w.origin.Host, Opaque: "/secret\n"}, Header: http.Header{}},
 	} {
-		_, err := lean.RoundTrip(req) //nolint:bodyclose // fails
+		_, err := lean.RoundTrip(req)
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("got %v", err)
 		}
