@@ -203,7 +203,7 @@ func parseAlone(field reflect.StructField, name, value string) error {
 
 // explain puts a parser's error in words that go on from a variable's name.
 func explain(t reflect.Type, err error) string {
-	var wrong *wrongValue
+	var wrong *valueError
 	switch {
 	case errors.As(err, &wrong):
 		return wrong.what
@@ -218,10 +218,10 @@ func explain(t reflect.Type, err error) string {
 	}
 }
 
-// wrongValue is what is wrong with a value, in words that go on from a variable's name.
-type wrongValue struct{ what string }
+// valueError is what is wrong with a value, in words that go on from a variable's name.
+type valueError struct{ what string }
 
-func (w *wrongValue) Error() string { return w.what }
+func (w *valueError) Error() string { return w.what }
 
 // bounds checks numbers and durations against the tags min and max.
 func (l *loader) bounds(group reflect.Value) {
@@ -257,15 +257,15 @@ func parseURL(value string) (any, error) {
 	u, err := url.Parse(value)
 	switch {
 	case err != nil:
-		return nil, &wrongValue{"cannot be read as an address"} // the error would quote a password
+		return nil, &valueError{"cannot be read as an address"} // the error would quote a password
 	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, &wrongValue{fmt.Sprintf("begins with %s://; it must be https:// or http://", u.Scheme)}
+		return nil, &valueError{fmt.Sprintf("begins with %s://; it must be https:// or http://", u.Scheme)}
 	case u.Hostname() == "":
-		return nil, &wrongValue{"names no host"}
+		return nil, &valueError{"names no host"}
 	case u.User != nil:
-		return nil, &wrongValue{"carries a user name or password, which do not belong in an address"}
+		return nil, &valueError{"carries a user name or password, which do not belong in an address"}
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		return nil, &wrongValue{"goes on after the host; it must be scheme, host and port alone"}
+		return nil, &valueError{"goes on after the host; it must be scheme, host and port alone"}
 	}
 	u.Path, u.RawPath = "", ""
 	return *u, nil
@@ -282,18 +282,18 @@ func parsePrefixes(value string) (any, error) {
 		if err != nil {
 			addr, errAddr := netip.ParseAddr(text)
 			if errAddr != nil || addr.Zone() != "" {
-				return nil, &wrongValue{fmt.Sprintf("has %q, which is not a network: write ADDRESS/BITS, several by commas", text)}
+				return nil, &valueError{fmt.Sprintf("has %q, which is not a network: write ADDRESS/BITS, several by commas", text)}
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
 		if prefix.Masked() != prefix {
-			return nil, &wrongValue{fmt.Sprintf("has %s, whose address has bits beyond the network's; the network is %s", prefix, prefix.Masked())}
+			return nil, &valueError{fmt.Sprintf("has %s, whose address has bits beyond the network's; the network is %s", prefix, prefix.Masked())}
 		}
 		if prefix.Bits() == 0 {
-			return nil, &wrongValue{fmt.Sprintf("has %s, which is every address there is: anybody could then claim to be anywhere", prefix)}
+			return nil, &valueError{fmt.Sprintf("has %s, which is every address there is: anybody could then claim to be anywhere", prefix)}
 		}
 		if prefix.Addr().Is4In6() {
-			return nil, &wrongValue{fmt.Sprintf("has %s: write IPv4 networks as such", prefix)}
+			return nil, &valueError{fmt.Sprintf("has %s: write IPv4 networks as such", prefix)}
 		}
 		list = append(list, prefix)
 	}
@@ -307,7 +307,7 @@ func parseBool(value string) (any, error) {
 	case "false", "no", "off", "0":
 		return false, nil
 	}
-	return nil, &wrongValue{"is neither true nor false"}
+	return nil, &valueError{"is neither true nor false"}
 }
 
 // Mistake is one thing that is wrong with the configuration.

@@ -21,7 +21,7 @@ func (p *Pin) UnmarshalText(text []byte) error {
 		raw, err = base64.StdEncoding.DecodeString(s)
 	}
 	if err != nil || len(raw) != len(p) {
-		return &wrongValue{"is not a SHA-256 in base64 (44 characters) or hex (64)"}
+		return &valueError{"is not a SHA-256 in base64 (44 characters) or hex (64)"}
 	}
 	copy(p[:], raw)
 	return nil

@@ -178,6 +178,9 @@ func (c *Cache) close() {
 	callEach(ends, endClosing)
 	c.lookups.close()
 	c.settings.reads.close()
+	if stmt := c.stmt.Load(); stmt != nil {
+		_ = stmt.Close()
+	}
 }
 
 // Resolve returns whom a token stands for. A token that is not good is a *RefusedError; a database that could not
@@ -192,7 +195,7 @@ func (c *Cache) Resolve(ctx context.Context, token Token) (*Entry, error) {
 				s.hits.Add(1)
 				e.touch(now)
 				return e, nil
-			case refused.cause != ErrIdle: // another proxy may have seen a use that this one has not
+			case !errors.Is(refused, ErrIdle): // another proxy may have seen a use that this one has not
 				s.hits.Add(1)
 				return nil, refused
 			}

@@ -601,8 +601,8 @@ func TestALoadThatRacesWithAnAnnouncementIsNotKept(t *testing.T) {
 	database := postgrestest.New(t)
 	p := people{t, database.Owner(t)}
 	ana := p.user("ana@acme.com", "viewer")
-	token, hash := p.token(CLI, ana, ""), [32]byte{}
-	hash = token.Hash()
+	token := p.token(CLI, ana, "")
+	hash := token.Hash()
 	for what, during := range map[string]struct {
 		happens func(c *Cache, f *handFeed)
 		keep    bool

@@ -96,7 +96,7 @@ var errNoToken = errors.New("no such token")
 
 // find asks the database for the token with this hash.
 func (c *Cache) find(ctx context.Context, hash [sha256.Size]byte) (*row, error) {
-	stmt, err := c.prepared(ctx)
+	stmt, err := c.prepared(ctx) //nolint:sqlclosecheck // it lives as long as the cache
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (c *Cache) prepared(ctx context.Context) (*sqlx.Stmt, error) {
 		return nil, fmt.Errorf("prepare the look-up of tokens: %w", err)
 	}
 	if !c.stmt.CompareAndSwap(nil, stmt) {
-		_ = stmt.Close() // somebody else was first
+		_ = stmt.Close() //nolint:sqlclosecheck // somebody else was first; the other one is kept
 	}
 	return c.stmt.Load(), nil
 }
@@ -166,25 +166,24 @@ func (c *Cache) entry(hash [sha256.Size]byte, r *row, began time.Time) (*Entry, 
 	case r.Revoked:
 		e.refused = refuse(ErrRevoked, kind, p, time.Time{})
 	}
-	if e.refused != nil {
-		return e, nil
-	}
-	for _, text := range r.SourceCIDRs {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, fmt.Errorf("networks of token %s: %w", p.TokenID, err)
+	if e.refused == nil {
+		if err := c.grants(e, r); err != nil {
+			return nil, fmt.Errorf("rights of token %s: %w", p.TokenID, err)
 		}
-		p.SourceCIDRs = append(p.SourceCIDRs, prefix)
-	}
-	if err := c.grants(e, r); err != nil {
-		return nil, fmt.Errorf("bindings of token %s: %w", p.TokenID, err)
 	}
 	return e, nil
 }
 
-// grants fills in what the principal may do.
+// grants fills in what the principal may do, and from where.
 func (c *Cache) grants(e *Entry, r *row) error {
 	p := e.Principal
+	for _, text := range r.SourceCIDRs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return err
+		}
+		p.SourceCIDRs = append(p.SourceCIDRs, prefix)
+	}
 	ofPerson, err := c.granted(e, r.PersonBindings, true)
 	if err != nil {
 		return err

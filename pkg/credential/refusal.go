@@ -54,22 +54,22 @@ func refuse(cause error, kind Kind, p *access.Principal, when time.Time) *Refuse
 		name = string(kind) + " token " + printable(p.TokenName)
 	}
 	at := when.UTC().Format("2006-01-02 15:04 UTC")
-	switch cause {
-	case ErrUnknown:
+	switch {
+	case errors.Is(cause, ErrUnknown):
 		e.Code, e.Message = "token-unknown", "the gateway does not know this token: make a new one"
-	case ErrExpired:
+	case errors.Is(cause, ErrExpired):
 		e.Code, e.Message = "token-expired", fmt.Sprintf("%s expired at %s: make a new one", name, at)
-	case ErrRevoked:
+	case errors.Is(cause, ErrRevoked):
 		e.Code, e.Message = "token-revoked", name+" was revoked: make a new one"
-	case ErrIdle:
+	case errors.Is(cause, ErrIdle):
 		e.Code, e.Message = "token-idle", fmt.Sprintf("%s was not used since %s and has ended: make a new one", name, at)
-	case ErrReplaced:
+	case errors.Is(cause, ErrReplaced):
 		e.Code, e.Message = "token-replaced", fmt.Sprintf("%s was rotated, and this old secret ended at %s: use the new one", name, at)
-	case ErrLocked:
+	case errors.Is(cause, ErrLocked):
 		e.Code, e.Message = "owner-locked", printable(p.UserLabel)+" is locked: ask an administrator of the gateway"
-	case ErrOwnerGone:
+	case errors.Is(cause, ErrOwnerGone):
 		e.Code, e.Message = "owner-removed", printable(p.UserLabel)+" is no longer a member: ask an administrator of the gateway"
-	case ErrChanged:
+	case errors.Is(cause, ErrChanged):
 		e.Code, e.Message = "access-changed", "your access was changed while this request waited: run the command again"
 	}
 	return e
