@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -66,7 +67,12 @@ type stockCLI struct {
 }
 
 func installStock(t *testing.T, on installation) cli {
-	env := []string{"PATH=/usr/bin:/bin", "TZ=UTC", "TEST=true", "USER=tester", "HOME=" + on.home, "CONVOX_CONFIG=" + on.home + "/settings"}
+	// The editor of `env edit` changes one value.
+	writeFile(t, on.home+"/editor", "#!/bin/sh\nsed -i s/LOG_LEVEL=info/LOG_LEVEL=debug/ \"$1\"\n")
+	if err := os.Chmod(on.home+"/editor", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"PATH=/usr/bin:/bin", "TZ=UTC", "TEST=true", "USER=tester", "EDITOR=" + on.home + "/editor", "HOME=" + on.home, "CONVOX_CONFIG=" + on.home + "/settings"}
 	if on.rackURL != "" {
 		env = append(env, "RACK_URL="+on.rackURL)
 	}
@@ -78,16 +84,29 @@ func installStock(t *testing.T, on installation) cli {
 
 func (c *stockCLI) command(ctx context.Context, in io.Reader, out, errs io.Writer, args ...string) int {
 	cmd := exec.CommandContext(ctx, stock, args...)
-	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.dir, c.env, in, out, errs
-	cmd.WaitDelay = 5 * time.Second // for an input that does not end
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case err == nil, errors.Is(err, exec.ErrWaitDelay):
-		return cmd.ProcessState.ExitCode()
-	case errors.As(err, &exit):
-		return exit.ExitCode()
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.dir, c.env, out, errs
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
 	}
-	fmt.Fprintf(errs, "%s could not be run: %v\n", stock, err)
-	return -2
+	if err != nil {
+		fmt.Fprintf(errs, "%s could not be run: %v\n", stock, err)
+		return -2
+	}
+	fed := make(chan struct{})
+	go func() {
+		defer close(fed)
+		io.Copy(stdin, in)
+		stdin.Close()
+	}()
+	err = cmd.Wait()
+	if closer, ok := in.(io.Closer); ok {
+		closer.Close() // an input that does not end by itself
+	}
+	<-fed
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintf(errs, "waiting for %s: %v\n", stock, err)
+	}
+	return cmd.ProcessState.ExitCode()
 }

@@ -185,7 +185,7 @@ func (s *side) host() string {
 }
 
 // patience is how long one command may take.
-const patience = 3 * time.Minute
+const patience = 40 * time.Second
 
 // quietly runs a command that does not come into the transcript.
 func (s *side) quietly(in string, args ...string) result {

@@ -215,16 +215,15 @@ func (e *Env) AddProxyWith(config map[string]string) *Proxy {
 	return p
 }
 
-// freePort finds a port that nobody listens on. Another program could take it before the proxy does; the kernel
-// hands out others first.
+// freePort finds a port that nobody listens on, and that no other environment of this program was given. It is none
+// of those that the kernel gives to outgoing connections, so that none of those takes it before the proxy does.
 func (e *Env) freePort() int {
 	e.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := e.suite.nextPort()
 	if err != nil {
 		e.t.Fatalf("%v", err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // RackPassword is the rack's own password, which only the proxies have.

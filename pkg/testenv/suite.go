@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,7 @@ type Suite struct {
 	server *cluster.Cluster
 	seeds  map[*cluster.Cluster]map[string]string // tokens by name, by the server that has the seeded database
 	made   int                                    // databases
+	port   int                                    // the last that was given out
 }
 
 const (
@@ -123,6 +125,33 @@ func (s *Suite) begin(ctx context.Context) error {
 	}
 	s.dir, s.seeds = dir, make(map[*cluster.Cluster]map[string]string)
 	return nil
+}
+
+// Ports are given out in turn, from a place that differs from program to program. Linux gives those from 32768 on
+// to outgoing connections.
+const (
+	firstPort = 20000
+	lastPort  = 32000
+)
+
+// nextPort is the next port that nobody listens on.
+func (s *Suite) nextPort() (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.port == 0 {
+		s.port = firstPort + os.Getpid()*37%(lastPort-firstPort)
+	}
+	var err error
+	for range lastPort - firstPort {
+		if s.port++; s.port > lastPort {
+			s.port = firstPort
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf(":%d", s.port)); err == nil {
+			return s.port, l.Close()
+		}
+	}
+	return 0, fmt.Errorf("no port is free: %w", err)
 }
 
 // build compiles the product's two programs.
