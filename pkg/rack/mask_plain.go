@@ -33,7 +33,7 @@ type plainMasker struct {
 // maskPlain appends the masked answer to dst. When it returns false, what it appended must be thrown away.
 func (m masker) maskPlain(dst, src []byte, apps func(string) bool) ([]byte, bool) {
 	p := &plainMasker{masker: m, src: src, dst: dst, apps: apps}
-	ok := false
+	var ok bool
 	if apps != nil {
 		ok = p.filtered()
 	} else {

@@ -3,6 +3,7 @@ package rack
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -252,8 +253,8 @@ func decoded(text string) (v any, err error) {
 	if err := dec.Decode(&v); err != nil {
 		return nil, err
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("after the document: %v", err)
+	if token, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("after the document: %v, %w", token, err)
 	}
 	return v, nil
 }
