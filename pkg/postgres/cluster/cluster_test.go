@@ -157,7 +157,7 @@ func TestItEndsWithItsProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "rgw-postgres-test-")
+	dir, err := os.MkdirTemp("", "rgw-postgres-test-") //nolint:usetesting // another user must get there
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestItEndsWithItsProcess(t *testing.T) {
 	if err := answers(url); err != nil {
 		t.Error(err)
 	}
-	left, err := os.MkdirTemp("", fmt.Sprintf("rgw-postgres-%d-", cmd.Process.Pid))
+	left, err := os.MkdirTemp("", fmt.Sprintf("rgw-postgres-%d-", cmd.Process.Pid)) //nolint:usetesting // where it looks
 	if err != nil {
 		t.Fatal(err)
 	}
