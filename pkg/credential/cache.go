@@ -415,9 +415,20 @@ func (c *Cache) announced(payload string) {
 	c.mu.Lock()
 	c.recent[c.changes%recentSize] = s
 	c.changes++
+	c.mu.Unlock()
+	// Those with sockets first: a role may concern all of a hundred thousand entries.
+	c.dropEach(s, func(e *Entry) bool { return len(e.sockets) > 0 })
+	c.dropEach(s, func(*Entry) bool { return true })
+}
+
+// dropEach drops the entries that a subject concerns, those of them that are wanted, and ends their sockets.
+func (c *Cache) dropEach(s subject, wanted func(*Entry) bool) {
+	c.mu.Lock()
 	var ends []func(string)
 	for _, e := range c.index.entries(s) {
-		ends = append(ends, c.dropLocked(e)...)
+		if wanted(e) {
+			ends = append(ends, c.dropLocked(e)...)
+		}
 	}
 	c.mu.Unlock()
 	callEach(ends, endChanged)
