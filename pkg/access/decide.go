@@ -345,6 +345,7 @@ func lackMessage(code string, p *Principal, r *Request, perm Permission, why str
 		b.WriteString(shown(r.App))
 	case AppNone:
 		b.WriteString(" over all apps")
+	case AppFilter, AppSystem, AppFact: // there is no app to name
 	}
 	if why != "" {
 		b.WriteString(", because ")
