@@ -133,7 +133,7 @@ func (p *process) stop(patience time.Duration) error {
 	}
 	_ = p.signal(sigCont) // a paused process does not hear
 	if err := p.signal(sigTerm); err != nil {
-		return nil //nolint:nilerr // it has ended meanwhile
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -549,7 +549,7 @@ func cmdBuildImport(run *invocation) error {
 	if err != nil {
 		return err
 	}
-	defer end() //nolint:errcheck // it was read only
+	defer end()
 	if _, err := run.system(); err != nil {
 		return err
 	}
@@ -767,7 +767,7 @@ func cmdResourceImport(run *invocation) error {
 	if err != nil {
 		return err
 	}
-	defer end() //nolint:errcheck // it was read only
+	defer end()
 	run.start("Importing resource data")
 	if err := run.c.Upload(run.ctx, http.MethodPut, run.appPath("/resources/%s/data", run.arg(0)), nil, r, -1, nil); err != nil {
 		return err
