@@ -76,7 +76,7 @@ func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 		Kind:      audit.KindAction,
 		Decision:  audit.DecisionDeny,
 		ActorKind: audit.ActorNobody,
-		Action:    "unknown",
+		Action:    "credential.refused", // until the credential has been found good
 		Address:   x.address,
 		Detail: audit.Detail{
 			Method:    r.Method,
@@ -153,6 +153,7 @@ func (x *exchange) identify() *refusal {
 		return refused
 	}
 	x.p.Credentials.Used(x.principal.TokenID, x.address)
+	x.event.Action = "request.unknown" // until its route is known
 	return nil
 }
 

@@ -330,10 +330,14 @@ func holdBack(resp *http.Response, method string) (*int64, error) {
 }
 
 func setBody(resp *http.Response, body []byte) {
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	resp.ContentLength = int64(len(body))
+	setBodyReader(resp, io.NopCloser(bytes.NewReader(body)), len(body))
+}
+
+func setBodyReader(resp *http.Response, body io.ReadCloser, length int) {
+	resp.Body = body
+	resp.ContentLength = int64(length)
 	resp.TransferEncoding = nil
-	resp.Header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	resp.Header["Content-Length"] = []string{strconv.Itoa(length)}
 }
 
 type rejoined struct {
@@ -368,25 +372,33 @@ func (x *exchange) rewriteAnswer(resp *http.Response) error {
 		options.Apps = func(app string) bool { return access.AppInScope(x.principal, x.rule.Permission, app) }
 		// Secrets are clear per app; the list is masked unless all are.
 	}
-	rest := resp.Body
-	var start bytes.Buffer
-	if resp.ContentLength >= 0 && resp.ContentLength <= heldBack {
-		if err := rack.MaskJSON(x.match.Route.Op, &start, rest, options); err != nil {
+	lent := x.p.masking.lend()
+	rest, whole, err := lent.fill(resp)
+	if err != nil {
+		x.p.masking.giveBack(lent)
+		return fmt.Errorf("%w: %w", errCutAnswer, err)
+	}
+	if whole {
+		_ = rest.Close()
+		lent.masked, err = rack.MaskBytes(x.match.Route.Op, lent.masked[:0], lent.raw, options)
+		if err != nil {
+			x.p.masking.giveBack(lent)
 			return garbled(err)
 		}
-		_ = rest.Close()
-		setBody(resp, start.Bytes())
+		setBodyReader(resp, lent.body(), len(lent.masked))
 		return nil
 	}
 	// A long answer is masked as it passes; its first part is held back, so that garbage is found out
 	// before anything goes to the client, and what is found later cuts the answer off.
 	masked, into := io.Pipe()
 	go func() {
-		err := rack.MaskJSON(x.match.Route.Op, into, rest, options)
+		err := rack.MaskJSON(x.match.Route.Op, into, io.MultiReader(bytes.NewReader(lent.raw), rest), options)
+		x.p.masking.giveBack(lent)
 		_ = rest.Close()
 		_ = into.CloseWithError(err)
 	}()
-	_, err := io.CopyN(&start, masked, heldBack)
+	var start bytes.Buffer
+	_, err = io.CopyN(&start, masked, heldBack)
 	switch {
 	case err == nil:
 		resp.Body = &rejoined{io.MultiReader(&start, masked), masked}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -62,7 +63,20 @@ type consoleOrganization struct {
 }
 
 func (p *Proxy) consoleRack() consoleRack {
-	return consoleRack{Name: p.Alias, Organization: consoleOrganization{p.Organization}, Provider: p.Provider, Status: "running"}
+	provider, _ := p.provider.Load().(string)
+	return consoleRack{Name: p.Alias, Organization: consoleOrganization{p.Organization}, Provider: provider, Status: "running"}
+}
+
+// learnProvider asks the rack what it runs on, for the list of racks. A rack that does not say stays unknown.
+func (p *Proxy) learnProvider(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, factTimeout)
+	defer cancel()
+	var system struct {
+		Provider string `json:"provider"`
+	}
+	if err := p.ask(ctx, "/system", &system); err == nil {
+		p.provider.Store(system.Provider)
+	}
 }
 
 func answerRacks(x *exchange) (int, any, *refusal) {

@@ -46,7 +46,6 @@ type Config struct {
 
 	Organization string // this rack's name is Organization/Alias
 	Alias        string
-	Provider     string // shown by `convox racks`; may be empty
 
 	Credentials *credential.Cache
 	Audit       *audit.Writer
@@ -76,8 +75,10 @@ type Proxy struct {
 	draining atomic.Bool
 	tunnels  tunnels
 	buffers  bufferPool
+	masking  maskingPool
 
 	rackHealth rackHealth
+	provider   atomic.Value // string: what the rack runs on, as it said last
 }
 
 // New checks that every route of the rack has a rule, and returns a Proxy.
@@ -104,13 +105,18 @@ func New(config Config) (*Proxy, error) {
 	return p, nil
 }
 
-// Run does what the proxy does beside requests: it records counted floods and forgets principals that have
-// left. It returns when ctx is done.
+// Run does what the proxy does beside requests: it records counted floods, forgets principals that have left,
+// and keeps in mind what the rack runs on. It returns when ctx is done.
 func (p *Proxy) Run(ctx context.Context) {
 	every := time.NewTicker(10 * time.Second)
 	defer every.Stop()
+	seldom := time.NewTicker(5 * time.Minute)
+	defer seldom.Stop()
+	p.learnProvider(ctx)
 	for {
 		select {
+		case <-seldom.C:
+			p.learnProvider(ctx)
 		case <-ctx.Done():
 			p.tellFlood()
 			return

@@ -76,7 +76,7 @@ func newGatewayOn(t *testing.T, database *postgrestest.Database, rack http.Handl
 	credentials := credential.NewCache(g.db, feed, credential.Options{Logger: logger})
 	config := proxy.Config{
 		RackURL: origin, RackUsername: "convox", RackToken: secret.NewText(rackPassword), Transport: transport,
-		Organization: "acme", Alias: "staging", Provider: "local",
+		Organization: "acme", Alias: "staging",
 		Credentials: credentials, Audit: writer, MaxWait: 10 * time.Second, Domain: "gw.example.com",
 		Log: logger, Metrics: proxy.NewMetrics(prometheus.NewRegistry()), Now: time.Now,
 	}
@@ -391,4 +391,14 @@ func strangersToken(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return token.Reveal()
+}
+
+// asked is how often the rack was asked for somebody, the gateway's own questions apart.
+func asked(r *racktest.Rack) (n int) {
+	for _, request := range r.Requests() {
+		if request.Header.Get("User-Agent") != "rack-gateway" {
+			n++
+		}
+	}
+	return n
 }

@@ -152,13 +152,13 @@ func carry(dst io.Writer, src io.Reader, count *atomic.Int64, follower *frameFol
 func (t *tunnel) lastWords(err error) {
 	var message string
 	switch ending := t.ending.Load(); {
+	case t.follower.sawEOF:
+		return // the rack had said that it was done, and the client knows
 	case ending != nil:
 		message, t.cause = *ending, *ending
 	case errors.Is(err, errTakerGone), errors.Is(err, os.ErrDeadlineExceeded):
 		t.cause = "the client hung up"
 		return
-	case t.follower.sawEOF:
-		return // the rack had said that it was done
 	default:
 		message = "the rack closed the connection before the session was over: run the command again, and look at the app's logs if it goes on"
 		t.cause = "the rack closed the connection"
