@@ -20,6 +20,7 @@ import (
 	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/rack"
+	"rackgateway/pkg/upstream"
 )
 
 // baseHeaders are the request headers that go to the rack on every route; with the options of the route
@@ -144,6 +145,7 @@ func (x *exchange) answered(resp *http.Response) (*watchedBody, error) {
 	if x.match.Route.LongRead {
 		// Its started event is durable; the outcome is known when the body has ended.
 		body := watch(resp.Body)
+		body.status = resp.StatusCode
 		resp.Body = body
 		return body, nil
 	}
@@ -182,7 +184,9 @@ func (x *exchange) notAnswered(err error) *refusal {
 		x.renewPatience()
 	}
 	next := "try again, and tell an administrator if it goes on"
-	if x.recorded {
+	var failed *upstream.Error
+	known := errors.As(err, &failed)
+	if x.recorded && !(known && !failed.Sent) {
 		next = "it may have been done: check before you repeat it"
 	}
 	switch {
@@ -190,7 +194,7 @@ func (x *exchange) notAnswered(err error) *refusal {
 		return refuse(statusHungUp, "client-hung-up", "the client hung up before the rack answered: %s", next).because(err)
 	case x.upload != nil && x.upload.failed.Load():
 		return refuse(http.StatusBadRequest, "body-cut", "the body of this request broke off or was not well formed: %s", next).because(err)
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), known && failed.Timeout():
 		return refuse(http.StatusGatewayTimeout, "rack-timeout", "the rack could not be reached in time: %s", next).because(err)
 	default:
 		return refuse(http.StatusBadGateway, "rack-failed", "the rack could not be reached or did not answer properly: %s", next).because(err)
@@ -275,11 +279,11 @@ type watchedBody struct {
 	n      int64
 	ended  bool
 	failed error
-	status int
+	status int // the rack's, for the outcome of a long read
 }
 
 func watch(body io.ReadCloser) *watchedBody {
-	return &watchedBody{ReadCloser: body, status: http.StatusOK}
+	return &watchedBody{ReadCloser: body}
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {

@@ -71,11 +71,11 @@ func (s *Suite) prepare(ctx context.Context, opts Options) (server *cluster.Clus
 	}
 	server = s.server
 	if opts.OwnPostgres || server == nil {
-		settings := s.PostgresSettings
+		own := cluster.Options{Extra: s.PostgresSettings}
 		if opts.OwnPostgres {
-			settings = opts.PostgresSettings
+			own = cluster.Options{Extra: opts.PostgresSettings, Dir: opts.PostgresDir}
 		}
-		server, err = cluster.Start(ctx, cluster.Options{Extra: settings})
+		server, err = cluster.Start(ctx, own)
 		if err != nil {
 			return nil, "", nil, err
 		}

@@ -67,6 +67,9 @@ type Options struct {
 	OwnPostgres bool
 	// PostgresSettings are more settings of an own server, such as "log_statement=all".
 	PostgresSettings []string
+	// PostgresDir is where an own server keeps its data; it stays when the environment ends. A temporary folder
+	// when empty.
+	PostgresDir string
 }
 
 // Seeded is somebody whom every environment has from the start.
