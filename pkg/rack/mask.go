@@ -110,28 +110,49 @@ func MaskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions) error {
 }
 
 func maskJSON(op Op, w io.Writer, r io.Reader, opts MaskOptions, most int64) error {
-	m := masker{}
-	if !opts.ClearSecrets {
-		m.fields = maskOf(op)
-	}
-	if op != "AppList" {
-		opts.Apps = nil
-	}
 	start := bytes.NewBuffer(make([]byte, 0, 4<<10))
 	_, err := start.ReadFrom(io.LimitReader(r, min(plainLongest, most)+1))
+	m, apps := maskerOf(op, opts)
 	if err == nil && int64(start.Len()) <= min(plainLongest, most) {
-		if masked, ok := m.maskPlain(make([]byte, 0, start.Len()+start.Len()/8), start.Bytes(), opts.Apps); ok {
+		if masked, ok := m.maskPlain(make([]byte, 0, start.Len()+start.Len()/8), start.Bytes(), apps); ok {
 			_, err := w.Write(masked)
 			return err
 		}
 	}
 	if err == nil {
-		err = m.maskLong(w, io.MultiReader(start, r), opts.Apps, most)
+		err = m.maskLong(w, io.MultiReader(start, r), apps, most)
 	}
 	if err != nil {
 		return fmt.Errorf("masking the rack's answer to %s: %w", op, hideText(err))
 	}
 	return nil
+}
+
+// MaskBytes is MaskJSON for an answer that is in memory: it appends to dst what the options leave of src. The result
+// shares memory with dst alone. After an error, what was appended holds no secret, and is no answer.
+func MaskBytes(op Op, dst, src []byte, opts MaskOptions) ([]byte, error) {
+	m, apps := maskerOf(op, opts)
+	if len(src) <= plainLongest {
+		if masked, ok := m.maskPlain(dst, src, apps); ok {
+			return masked, nil
+		}
+	}
+	out := bytes.NewBuffer(dst)
+	if err := m.maskLong(out, bytes.NewReader(src), apps, MaxMasked); err != nil {
+		return out.Bytes(), fmt.Errorf("masking the rack's answer to %s: %w", op, hideText(err))
+	}
+	return out.Bytes(), nil
+}
+
+// maskerOf returns what masks answers to the operation, and which apps are seen in it, nil for no matter.
+func maskerOf(op Op, opts MaskOptions) (m masker, apps func(string) bool) {
+	if !opts.ClearSecrets {
+		m.fields = maskOf(op)
+	}
+	if op == "AppList" {
+		apps = opts.Apps
+	}
+	return m, apps
 }
 
 // maskLong masks an answer of whatever form, token by token.
