@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,7 +15,7 @@ import (
 	"time"
 )
 
-// profiles writes CPU profiles of the proxy under each load beside the results. The loads are further rounds, since
+// profiles writes profiles of the proxy under each load beside the results: of its CPU time, and of what it allocates. The loads are further rounds, since
 // profiling costs something itself.
 func (b *bench) profiles() {
 	seconds := pick(b, 8, 3)
@@ -23,23 +24,26 @@ func (b *bench) profiles() {
 		tokens []string
 		job    Job
 	}{
+		{"clear-reads-32", []string{b.env.Token("admin")}, b.reading(nil, 32)},
 		{"reads-32", b.readers, b.reading(nil, 32)}, {"reads-256", b.readers, b.reading(nil, 256)},
 		{"writes-32", b.writers, b.writing(nil, 32)}, {"writes-256", b.writers, b.writing(nil, 256)},
 	} {
 		load.job.Measure = time.Duration(seconds) * time.Second
-		path := filepath.Join(filepath.Dir(b.out), load.name+".pprof")
-		done := make(chan error, 1)
-		go func() { done <- b.saveProfile(path, seconds) }()
+		done := make(chan error, 2)
+		for of, suffix := range map[string]string{"profile": ".pprof", "allocs": "-allocs.pprof"} {
+			path := filepath.Join(filepath.Dir(b.out), load.name+suffix)
+			fmt.Fprintf(b.stderr, "             %s\n", path)
+			go func() { done <- b.saveProfile(path, of, seconds) }()
+		}
 		b.loadOn(gatewaySubject(b.env, load.tokens), load.job)
-		b.must(<-done)
-		fmt.Fprintf(b.stderr, "             profile in %s\n", path)
+		b.must(errors.Join(<-done, <-done))
 	}
 }
 
-func (b *bench) saveProfile(path string, seconds int) (err error) {
+func (b *bench) saveProfile(path, of string, seconds int) (err error) {
 	ctx, cancel := context.WithTimeout(b.Context(), time.Duration(seconds+30)*time.Second)
 	defer cancel()
-	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", b.env.Proxies[0].Metrics, seconds)
+	url := fmt.Sprintf("%s/debug/pprof/%s?seconds=%d", b.env.Proxies[0].Metrics, of, seconds)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

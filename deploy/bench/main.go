@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.BoolVar(&opts.short, "short", false, "less than two minutes: shorter and fewer rounds, smaller sizes")
-	flags.BoolVar(&opts.profile, "profile", false, "write CPU profiles of the proxy beside the results")
+	flags.BoolVar(&opts.profile, "profile", false, "write profiles of the proxy beside the results")
 	flags.StringVar(&opts.out, "out", ".bench/results.json", "`file` for the results")
 	flags.StringVar(&opts.bin, "bin", "", "`folder` that holds proxy and admin; built from the source when empty")
 	only := flags.String("only", "", "measure only what matches this regular `expression`: "+measurementNames())
@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		b := &bench{TB: tb, options: opts, report: report, stderr: stderr, suite: &testenv.Suite{Bin: opts.bin}}
 		b.start()
 		for _, m := range measurements() {
-			if opts.only.MatchString(m.name) {
+			if opts.only.MatchString(m.name) && (m.name != "profiles" || opts.profile) {
 				began := time.Now()
 				fmt.Fprintf(stderr, "%-12s %s…\n", m.name, m.what)
 				m.measure(b)
@@ -245,6 +245,7 @@ func measurements() []measurement {
 		{"proxies", "three proxies against one", (*bench).proxies},
 		{"tokens", "many tokens against few", (*bench).tokens},
 		{"log", "a long log against an empty one", (*bench).longLog},
+		{"profiles", "profiles of the proxy", (*bench).profiles},
 	}
 }
 

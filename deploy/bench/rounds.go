@@ -146,9 +146,6 @@ func (b *bench) throughput() {
 		fmt.Sprintf("%s; CPU %v µs", r.spread(), round(unmasked["gateway"].cpu.median())))
 
 	b.nginx()
-	if b.profile {
-		b.profiles()
-	}
 }
 
 // latency measures what the gateway adds at a rate that leaves the machine mostly idle.
