@@ -60,6 +60,7 @@ type exchange struct {
 	event    audit.Event // what the events of this request have in common
 	recorded bool        // a started event is durable
 	asked    bool        // the rack is being asked, so that what follows is an outcome, not a refusal
+	askedAt  time.Time   // since when, by the system's clock
 	done     bool        // its last event was queued
 }
 
@@ -94,6 +95,23 @@ func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 func (x *exchange) renewPatience() {
 	x.cancel()
 	x.patience, x.cancel = context.WithTimeout(context.WithoutCancel(x.r.Context()), x.p.MaxWait)
+}
+
+// resumePatience gives a request its time back that the rack took for its work since it was asked, or since the
+// last call: neither look-ups nor records are at fault. A short while is not worth a new timer.
+func (x *exchange) resumePatience() {
+	if x.recorded {
+		x.renewPatience()
+		return
+	}
+	deadline, _ := x.patience.Deadline()
+	took := time.Since(x.askedAt)
+	if took < x.p.MaxWait/8 {
+		return
+	}
+	x.askedAt = time.Now()
+	x.cancel()
+	x.patience, x.cancel = context.WithDeadline(context.WithoutCancel(x.r.Context()), deadline.Add(took))
 }
 
 // leave ends the exchange: it gives back what it held, and turns a panic into an answer and a record.

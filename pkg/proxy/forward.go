@@ -154,9 +154,7 @@ func (x *exchange) answered(resp *http.Response) (*watchedBody, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errCutAnswer, err)
 	}
-	if x.recorded {
-		x.renewPatience()
-	}
+	x.resumePatience()
 	if err := x.finish(resp.StatusCode, "", length); err != nil {
 		if x.recorded {
 			return nil, unknownOutcome(err)
@@ -176,12 +174,10 @@ var errCutAnswer = errors.New("the rack's answer broke off")
 
 // notAnswered is the refusal for a request to which the rack gave no answer that can be passed on.
 func (x *exchange) notAnswered(err error) *refusal {
+	x.resumePatience()
 	var refused *refusal
 	if errors.As(err, &refused) {
 		return refused
-	}
-	if x.recorded {
-		x.renewPatience()
 	}
 	next := "try again, and tell an administrator if it goes on"
 	var failed *upstream.Error

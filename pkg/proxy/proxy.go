@@ -167,7 +167,7 @@ func (p *Proxy) serve(x *exchange) *refusal {
 	if err := x.confirm(); err != nil { // still: nothing was changed while we waited
 		return err
 	}
-	x.asked = true
+	x.asked, x.askedAt = true, time.Now()
 	if x.socket {
 		return x.carrySocket()
 	}
