@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,6 +62,7 @@ type auditListCmd struct {
 	Request  string `help:"Of this request: its id." placeholder:"ID"`
 	All      bool   `help:"What clients do by themselves (polls and preflights), too."`
 	Limit    int    `help:"How many at most; 0 for all." default:"100" placeholder:"N"`
+	Verify   bool   `help:"Check each event against the MAC that its writer made, too."`
 	JSON     bool   `help:"As JSON Lines: one event a line, in the canonical form that its MAC is made over."`
 }
 
@@ -70,7 +72,11 @@ func (auditListCmd) Help() string {
 Examples:
   admin audit list --since 1h
   admin audit list --actor dan@example.com --app web --action process.exec
-  admin audit list --decision deny --since 7d --json --limit 0`
+  admin audit list --decision deny --since 7d --json --limit 0
+  admin audit list --since 30d --limit 0 --verify | grep -v ' ok '
+
+With --verify the exit code is 1 when an event is not as its writer made it. AUDIT_MAC_KEY_PREVIOUS checks what was
+made before the key was changed.`
 }
 
 func (c *auditListCmd) Run(ctx context.Context, p *process) error {
@@ -104,12 +110,31 @@ func (c *auditListCmd) Run(ctx context.Context, p *process) error {
 		if err := audit.Change(ctx, db, key, read, func(*sqlx.Tx) error { return nil }); err != nil {
 			return err
 		}
-		return c.list(ctx, p, db, filter)
+		keys := []audit.Key{key}
+		if c.Verify {
+			cfg, err := p.configuration()
+			if err != nil {
+				return err
+			}
+			if !cfg.Audit.MACKeyPrevious.IsZero() {
+				previous, err := audit.NewKey([]byte(cfg.Audit.MACKeyPrevious.Reveal()))
+				if err != nil {
+					return err
+				}
+				keys = append(keys, previous)
+			}
+		}
+		return c.list(ctx, p, db, filter, keys)
 	})
 }
 
-func (c *auditListCmd) list(ctx context.Context, p *process, db *sqlx.DB, filter audit.Filter) error {
-	t := newTable("TIME", "ACTOR", "ACTION", "APP", "RESOURCE", "PHASE", "DECISION", "STATUS", "ADDRESS", "DETAIL")
+func (c *auditListCmd) list(ctx context.Context, p *process, db *sqlx.DB, filter audit.Filter, keys []audit.Key) error {
+	verdicts := make(map[string]int)
+	head := []string{"TIME", "ACTOR", "ACTION", "APP", "RESOURCE", "PHASE", "DECISION", "STATUS", "ADDRESS", "DETAIL"}
+	if c.Verify {
+		head = slices.Insert(head, 1, "MAC")
+	}
+	t := newTable(head...)
 	shown := 0
 	var line []byte
 	for {
@@ -122,8 +147,17 @@ func (c *auditListCmd) list(ctx context.Context, p *process, db *sqlx.DB, filter
 			return err
 		}
 		for _, e := range events {
+			row := eventRow(e)
+			if c.Verify {
+				verdict := macVerdict(e, keys)
+				verdicts[verdict]++
+				row = slices.Insert(row, 1, verdict)
+				if c.JSON && verdict != macOK {
+					fmt.Fprintf(p.stderr, "event %s: MAC %s\n", e.ID, verdict)
+				}
+			}
 			if !c.JSON {
-				t.add(eventRow(e)...)
+				t.add(row...)
 				continue
 			}
 			line = append(e.AppendCanonical(line[:0]), '\n')
@@ -139,12 +173,45 @@ func (c *auditListCmd) list(ctx context.Context, p *process, db *sqlx.DB, filter
 	}
 	switch {
 	case c.JSON:
-		return nil
 	case shown == 0:
 		fmt.Fprintln(p.stderr, "No events match.")
+	default:
+		if err := t.write(p.stdout); err != nil {
+			return err
+		}
+	}
+	if !c.Verify {
 		return nil
 	}
-	return t.write(p.stdout)
+	fmt.Fprintf(p.stderr, "%d events: %d as their writers made them, %d not, %d made by the database itself, %d made with a key that is not at hand.\n",
+		shown, verdicts[macOK], verdicts[macWrong], verdicts[macNone], verdicts[macOtherKey])
+	if verdicts[macWrong] > 0 {
+		return errors.New("some events are not as their writers made them: somebody changed them in the database; keep a copy of it and find out who")
+	}
+	return nil
+}
+
+// What the MAC of an event says.
+const (
+	macOK       = "ok"
+	macWrong    = "WRONG"
+	macNone     = "none"  // the database wrote it, about a change made around the gateway
+	macOtherKey = "other" // made with a key that is not at hand
+)
+
+func macVerdict(e *audit.Event, keys []audit.Key) string {
+	if len(e.MAC) == 0 {
+		return macNone
+	}
+	for _, key := range keys {
+		if key.ID() == e.MACKeyID {
+			if key.Verify(e) {
+				return macOK
+			}
+			return macWrong
+		}
+	}
+	return macOtherKey
 }
 
 func eventRow(e *audit.Event) []string {

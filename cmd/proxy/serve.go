@@ -107,7 +107,9 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 			log.Error("not every record could be written before the end", "error", err)
 		}
 		<-writerDone
-		transport.CloseIdleConnections()
+		if err := transport.Close(closing); err != nil {
+			log.Warn("connections to the rack did not end in time", "error", err)
+		}
 	}()
 
 	// Behind a pooler that swallows announcements, a change of access would go unheard.
@@ -169,6 +171,12 @@ func drain(ctx context.Context, server *http.Server, handler *proxy.Proxy, timeo
 		}
 	})
 	finishing.Wait()
+	// Sockets that were opening meanwhile, and requests that were cut off, have their records to make.
+	recording, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := errors.Join(handler.EndSockets(recording), handler.WaitRequests(recording)); err != nil {
+		log.Warn("not every request could record its outcome in time", "error", err)
+	}
 }
 
 // startPatience is how long the proxy waits for its database when it starts.

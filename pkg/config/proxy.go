@@ -57,7 +57,7 @@ type Rack struct {
 	Alias        string      `env:"RACK_ALIAS" doc:"Second half of that name; by default the value of RACK, or rack." example:"staging"`
 	Name         string      `env:"RACK" doc:"The rack's own name, when RACK_ALIAS should be the same." example:"staging"`
 	CAFile       string      `env:"RACK_CA_FILE" doc:"PEM file with the authorities to verify the rack's certificate by, in place of the system's." example:"/etc/gateway/rack-ca.pem"`
-	TLSPins      []Pin       `env:"RACK_TLS_PIN" doc:"SHA-256 of the public key (SubjectPublicKeyInfo) of the rack's certificate, in base64 or hex; several by commas. With a pin, that key is what counts, and not the authority." example:"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
+	TLSPins      []Pin       `env:"RACK_TLS_PIN" doc:"SHA-256 of the public key (SubjectPublicKeyInfo) of the rack's certificate, in base64 or hex; several by commas. With a pin, that key is what counts and not the authority; with RACK_CA_FILE too, both." example:"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
 }
 
 // ProxyAudit is how the proxy records.

@@ -316,7 +316,6 @@ func (x *exchange) matchRoute() *refusal {
 	x.match = match
 	x.event.Detail.Path = match.Path
 	x.rule = x.p.rules[match.Route.Op]
-	x.event.Detail.Op = string(match.Route.Op)
 	x.app, x.service = match.Var("app"), match.Var("service")
 	x.describe(resourceOf(&match))
 	return nil
@@ -327,7 +326,6 @@ func (x *exchange) describe(resource string) {
 	x.event.Action = x.rule.Action
 	x.event.App = x.app
 	x.event.Resource = resource
-	x.event.Detail.Op = x.rule.Op
 	switch {
 	case x.rule.Kind == access.EventPreflight:
 		x.event.Kind = audit.KindPreflight

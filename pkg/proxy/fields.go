@@ -5,7 +5,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
@@ -22,9 +25,15 @@ func (x *exchange) readFields() *refusal {
 	if route == nil {
 		return nil // answered by the gateway itself, which reads nothing but the path
 	}
+	if refused := x.checkHopByHop(); refused != nil {
+		return refused
+	}
 	var form url.Values
 	switch route.Body {
 	case rack.FormBody:
+		if !access.HasRight(x.principal, x.wanted()) {
+			break // they are told so, and nothing is held for them meanwhile
+		}
 		if refused := x.readForm(); refused != nil {
 			return refused
 		}
@@ -62,6 +71,23 @@ func (x *exchange) badField(err error) *refusal {
 	return refuse(http.StatusBadRequest, "bad-option", "the options of this request could not be read").because(err)
 }
 
+// checkHopByHop refuses a request whose Connection header names an option: such a header is for the next hop
+// alone (RFC 9110 section 7.6.1) and would be taken off on the way, so that what is recorded is not what is done.
+func (x *exchange) checkHopByHop() *refusal {
+	for _, list := range x.r.Header["Connection"] {
+		for name := range strings.SplitSeq(list, ",") {
+			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+			if x.match.Route.HasHeader(name) || slices.Contains(baseHeaders, name) {
+				return refuse(http.StatusBadRequest, "hop-by-hop-option", "the Connection header names %s, which is an option of this request: send it without", printable(name))
+			}
+		}
+	}
+	return nil
+}
+
+// formTime is how long a client may take to send a form: while it does, others wait for their share of the budget.
+const formTime = 30 * time.Second
+
 // readForm reads the body of a form route whole, within the budget that all forms share.
 func (x *exchange) readForm() *refusal {
 	x.hasForm = true
@@ -80,8 +106,14 @@ func (x *exchange) readForm() *refusal {
 		return busy.because(err)
 	}
 	x.formed = size
+	control := http.NewResponseController(x.w)
+	_ = control.SetReadDeadline(time.Now().Add(formTime)) // HTTP/1 always can
 	body, err := io.ReadAll(io.LimitReader(x.r.Body, rack.MaxForm+1))
+	_ = control.SetReadDeadline(time.Time{})
+	x.renewPatience() // the client took its time, not the record
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return refuse(http.StatusRequestTimeout, "body-slow", "the form did not come within half a minute: send it again over a better connection").because(err)
 	case err != nil:
 		return refuse(http.StatusBadRequest, "body-cut", "the body of this request broke off: send it again").because(err)
 	case len(body) > rack.MaxForm:
@@ -89,6 +121,8 @@ func (x *exchange) readForm() *refusal {
 	}
 	x.form = body
 	n := int64(len(body))
+	x.p.forms.Release(size - n) // of a form that did not say how long it is, the most was held
+	x.formed = n
 	x.event.Detail.BytesIn = &n
 	return nil
 }
@@ -149,6 +183,8 @@ func recordable(route *rack.Route, fields rack.Fields) audit.Params {
 				params.Add(name, audit.RedactCommand(value))
 			case addressFields[name]:
 				params.Add(name, audit.RedactCommand(value))
+			case name == "manifest" && route.Op == "BuildUpdate":
+				params.AddRedacted(name, len(value)) // the whole of it, with defaults of the environment
 			case clearFields[name]:
 				params.Add(name, value)
 			default:

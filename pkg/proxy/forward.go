@@ -77,7 +77,11 @@ func (p *Proxy) rackURL(escapedPath, rawQuery string, forceQuery bool) *url.URL 
 
 // forward carries a request that is not a socket to the rack and its answer back.
 func (x *exchange) forward() *refusal {
+	if x.match.Route.Body == rack.FormBody && !x.hasForm {
+		return refuse(http.StatusInternalServerError, "internal", "the gateway did not read the options of this request, and so did not pass it on: tell an administrator")
+	}
 	var body *watchedBody
+	told := false // the refusal was sent, and what the client still sends was taken
 	reverse := httputil.ReverseProxy{
 		Transport:  x.p.Transport,
 		BufferPool: &x.p.buffers,
@@ -91,6 +95,9 @@ func (x *exchange) forward() *refusal {
 				pr.Out.ContentLength = int64(len(x.form))
 				pr.Out.TransferEncoding = nil
 			}
+			if x.upload != nil && pr.Out.Body != nil {
+				x.upload.ReadCloser, pr.Out.Body = pr.Out.Body, x.upload
+			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			var err error
@@ -98,6 +105,7 @@ func (x *exchange) forward() *refusal {
 			return err
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
+			told = true
 			x.refuse(x.notAnswered(err))
 		},
 	}
@@ -105,10 +113,13 @@ func (x *exchange) forward() *refusal {
 		return refused
 	}
 	if x.match.Route.Body == rack.StreamBody {
-		x.upload = &countedBody{ReadCloser: x.r.Body}
-		x.r.Body = x.upload
+		x.upload = &countedBody{}
 		x.fullDuplex()
-		defer x.linger()
+		defer func() {
+			if !told {
+				x.linger()
+			}
+		}()
 	}
 	defer func() {
 		if body != nil {
@@ -131,6 +142,9 @@ func (x *exchange) answered(resp *http.Response) (*watchedBody, error) {
 		return nil, refuse(http.StatusBadGateway, "rack-password", "the rack refused the gateway's password: tell an administrator, who must give the gateway the rack's present one")
 	}
 	h["Gateway-Request-Id"] = []string{x.id.String()}
+	if x.bodyLeft() {
+		h["Connection"] = closing
+	}
 
 	if x.rewritesAnswer() && resp.StatusCode < 300 && resp.StatusCode != http.StatusNoContent && x.r.Method != http.MethodHead {
 		if err := x.rewriteAnswer(resp); err != nil {
@@ -239,18 +253,38 @@ const (
 	lingerTime  = 5 * time.Second
 )
 
+// closing is the Connection header of an answer that is the last on its connection.
+var closing = []string{"close"}
+
+// bodyLeft reports whether the client may not have sent its whole body yet. What comes of it after the answer must
+// never be taken for another request, so that the answer has to end the connection.
+func (x *exchange) bodyLeft() bool {
+	switch {
+	case x.r.ContentLength == 0 || x.r.Body == nil:
+		return false
+	case x.upload != nil:
+		return !x.upload.ended.Load()
+	default:
+		return x.form == nil
+	}
+}
+
 // linger takes what a client is still sending when it has been answered already, for a while: closing the
 // connection at once would reset it, and the client might never see the answer.
 func (x *exchange) linger() {
-	if x.r.ContentLength == 0 || x.r.Body == nil {
+	if !x.bodyLeft() {
 		return
 	}
 	control := http.NewResponseController(x.w)
 	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return
 	}
-	_, _ = io.CopyN(io.Discard, x.r.Body, lingerBytes) // a client that is done, gone or too slow ends it
-	_ = control.SetReadDeadline(time.Time{})
+	if _, err := io.CopyN(io.Discard, x.r.Body, lingerBytes); errors.Is(err, io.EOF) {
+		_ = control.SetReadDeadline(time.Time{})
+		return
+	}
+	// A client that is gone, too slow or too long. net/http would wait for the rest of the body without end.
+	_ = control.SetReadDeadline(time.Unix(1, 0))
 }
 
 // A countedBody counts what a client uploads.
@@ -258,12 +292,16 @@ type countedBody struct {
 	io.ReadCloser
 	n      atomic.Int64 // read by the transport's goroutine, asked for by the request's
 	failed atomic.Bool  // the client broke off, or sent what is no body
+	ended  atomic.Bool  // all of it has come
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.n.Add(int64(n))
-	if err != nil && err != io.EOF {
+	switch {
+	case err == io.EOF:
+		b.ended.Store(true)
+	case err != nil:
 		b.failed.Store(true)
 	}
 	return n, err

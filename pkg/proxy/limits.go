@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"rackgateway/pkg/audit"
 )
 
 // A presence is what the proxy keeps in memory of one principal while it is about: how many requests and
@@ -18,9 +20,23 @@ type presence struct {
 
 	mu       sync.Mutex // guards what follows; never held across I/O
 	refusals *rate.Limiter
-	uncount  int // refusals that were counted in place of being recorded
+	uncount  int   // refusals that were counted in place of being recorded
+	counted  actor // whose they are
 	recent   [8]asked
 	next     int
+}
+
+// An actor is whom a count of refusals names.
+type actor struct {
+	kind      audit.ActorKind
+	id, label string
+}
+
+// as notes whose refusals are being counted.
+func (p *presence) as(who actor) {
+	p.mu.Lock()
+	p.counted = who
+	p.mu.Unlock()
 }
 
 type asked struct {
@@ -81,6 +97,21 @@ func (c *crowd) enter(key string, now time.Time) *presence {
 	p := v.(*presence)
 	p.seen.Store(now.UnixNano())
 	return p
+}
+
+// takeCounts hands over, and forgets, how many refusals of each principal were counted and are not told yet.
+func (c *crowd) takeCounts(tell func(who actor, count int)) {
+	c.byKey.Range(func(_, v any) bool {
+		p := v.(*presence)
+		p.mu.Lock()
+		who, count := p.counted, p.uncount
+		p.uncount = 0
+		p.mu.Unlock()
+		if count > 0 {
+			tell(who, count)
+		}
+		return true
+	})
 }
 
 // forget drops those not seen since a moment and with nothing open. A request that holds a forgotten
@@ -158,8 +189,13 @@ func (g *floodgate) source(address netip.Addr, now time.Time) *source {
 func (g *floodgate) open(address netip.Addr, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s, ok := g.sources[network(address)]
-	return !ok || s.failures.TokensAt(now) >= 1
+	failures := g.crowded
+	if s, ok := g.sources[network(address)]; ok {
+		failures = s.failures
+	} else if len(g.sources) < floodSources {
+		return true
+	}
+	return failures.TokensAt(now) >= 1
 }
 
 // failed notes a failed authentication and reports whether it is to be recorded by itself.

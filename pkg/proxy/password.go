@@ -73,7 +73,7 @@ func (w *password) ready(x *exchange) *refusal {
 	if err := w.settle(ctx, x.p); err != nil {
 		return refuse(http.StatusBadGateway, "rack-password", "the rack refused the gateway's password, or could not be asked: try again, and tell an administrator if it goes on").because(err)
 	}
-	return nil
+	return x.confirm() // rights may have changed while it waited
 }
 
 // refused notes that the rack has just refused the password, so that the next request asks at once.

@@ -74,6 +74,7 @@ type Proxy struct {
 
 	draining atomic.Bool
 	tunnels  tunnels
+	census   census
 	buffers  bufferPool
 	masking  maskingPool
 
@@ -93,6 +94,7 @@ func New(config Config) (*Proxy, error) {
 		rules:  make(map[rack.Op]access.Rule),
 		forms:  semaphore.NewWeighted(formBudget),
 		flood:  newFloodgate(),
+		census: census{empty: make(chan struct{}, 1)},
 	}
 	for _, route := range rack.Routes() {
 		rule, ok := access.RuleFor(string(route.Op))
@@ -118,10 +120,10 @@ func (p *Proxy) Run(ctx context.Context) {
 		case <-seldom.C:
 			p.learnProvider(ctx)
 		case <-ctx.Done():
-			p.tellFlood()
+			p.tellCounts()
 			return
 		case <-every.C:
-			p.tellFlood()
+			p.tellCounts()
 			p.crowd.forget(p.Now().Add(-5 * time.Minute))
 		}
 	}
@@ -134,6 +136,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.isHealth(w, r) || p.isBrowser(w, r) {
 		return
 	}
+	p.census.enter()
+	defer p.census.leave()
 	x := p.newExchange(w, r)
 	defer x.leave()
 	if refused := p.serve(x); refused != nil {
@@ -222,8 +226,9 @@ func (x *exchange) decide() *refusal {
 	x.decision = access.Decide(x.principal, x.wanted(), x.known, x.settings, access.Factor{})
 	x.event.Detail.Permission = string(x.decision.Permission)
 	x.event.Detail.Rule = x.decision.Rule
-	x.event.Detail.MFA = x.decision.MFA
-	x.event.Detail.MFALevel = x.decision.Level.String()
+	if x.decision.Level != access.LevelNone { // most need no factor, and the record says so by saying nothing
+		x.event.Detail.MFA, x.event.Detail.MFALevel = x.decision.MFA, x.decision.Level.String()
+	}
 	switch x.decision.Effect {
 	case access.Allow:
 		x.event.Decision = audit.DecisionAllow
@@ -250,6 +255,7 @@ func (x *exchange) confirm() *refusal {
 type tunnels struct {
 	mu   sync.Mutex
 	open map[*tunnel]struct{}
+	last string // what those that open from now on are ended with at once; empty while they may open
 	wg   sync.WaitGroup
 }
 
@@ -261,6 +267,9 @@ func (s *tunnels) add(t *tunnel) {
 	}
 	s.open[t] = struct{}{}
 	s.wg.Add(1)
+	if s.last != "" {
+		t.end(s.last)
+	}
 }
 
 func (s *tunnels) remove(t *tunnel) {
@@ -273,18 +282,49 @@ func (s *tunnels) remove(t *tunnel) {
 func (s *tunnels) endAll(message string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last = message
 	for t := range s.open {
 		t.end(message)
 	}
 }
 
-// errDrainTimeout is why a drain gave up on sockets.
-var errDrainTimeout = errors.New("sockets still open after the drain")
+// errDrainTimeout is why a drain gave up.
+var errDrainTimeout = errors.New("requests or sockets still under way after the drain")
 
 // StopBeingReady makes readiness fail, so that no new traffic is sent here.
 func (p *Proxy) StopBeingReady() { p.draining.Store(true) }
 
-// EndSockets ends every open socket with a message and waits for their records, at most until ctx is done.
+// A census counts the requests under way, sockets included, with their records.
+type census struct {
+	n     atomic.Int64
+	empty chan struct{} // gets a value when nobody is left
+}
+
+func (c *census) enter() { c.n.Add(1) }
+
+func (c *census) leave() {
+	if c.n.Add(-1) == 0 {
+		select {
+		case c.empty <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// WaitRequests waits until every request has ended and made its records, at most until ctx is done. Requests whose
+// connections were cut are among them: their outcome is yet to be recorded.
+func (p *Proxy) WaitRequests(ctx context.Context) error {
+	for p.census.n.Load() > 0 {
+		select {
+		case <-p.census.empty:
+		case <-ctx.Done():
+			return errDrainTimeout
+		}
+	}
+	return nil
+}
+
+// EndSockets ends every open socket, and every one that opens later, with a message and waits for their records, at most until ctx is done.
 func (p *Proxy) EndSockets(ctx context.Context) error {
 	p.tunnels.endAll("the gateway is being restarted: run the command again")
 	done := make(chan struct{})

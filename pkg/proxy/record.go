@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -73,7 +75,11 @@ func (x *exchange) refuse(r *refusal) {
 	x.event.Detail.Code = r.Code
 	x.event.Detail.Rule = orElse(x.event.Detail.Rule, r.Code)
 	if r.Cause != nil {
-		x.p.Log.Info("request refused", "request", x.id, "code", r.Code, "status", r.Status, "cause", r.Cause)
+		level := slog.LevelInfo
+		if x.principal == nil && r.Status < 500 {
+			level = slog.LevelDebug // whoever has no credential must not fill the log
+		}
+		x.p.Log.Log(context.WithoutCancel(x.r.Context()), level, "request refused", "request", x.id, "code", r.Code, "status", r.Status, "cause", r.Cause)
 	}
 	phase := audit.PhaseRefused
 	if x.recorded || x.asked {
@@ -102,6 +108,9 @@ func (x *exchange) refuse(r *refusal) {
 	}
 	x.hintAtRacks(r)
 	x.fullDuplex()
+	if x.bodyLeft() {
+		x.w.Header()["Connection"] = closing
+	}
 	r.write(x.w, x.id.String())
 	x.linger()
 }
@@ -118,6 +127,9 @@ func (x *exchange) tellsRefusal(r *refusal) bool {
 		return x.p.flood.failed(x.address, x.started)
 	}
 	counted, ok := x.here.recordsRefusal(x.refusalsPerMinute(), x.started)
+	if !ok {
+		x.here.as(actor{x.event.ActorKind, x.event.ActorID, x.event.ActorLabel})
+	}
 	if counted > 0 {
 		x.event.Detail.Count = int64(counted)
 	}
@@ -135,6 +147,21 @@ func (x *exchange) refusalsPerMinute() int {
 func unknownOutcome(err error) *refusal {
 	return refuse(http.StatusInternalServerError, "outcome-unknown",
 		"the rack may have done this; its outcome could not be recorded; check before you repeat it").because(err)
+}
+
+// tellCounts records what was only counted: failed authentications, and refusals of principals beyond their limit.
+func (p *Proxy) tellCounts() {
+	p.tellFlood()
+	p.crowd.takeCounts(func(who actor, count int) {
+		e := audit.NewEvent(p.Now())
+		e.Phase, e.Decision = audit.PhaseRefused, audit.DecisionDeny
+		e.ActorKind, e.ActorID, e.ActorLabel = who.kind, who.id, who.label
+		e.Action, e.Status = "gateway.refusals", http.StatusForbidden
+		e.Detail.Count = int64(count)
+		if _, err := p.Audit.Enqueue(e); err != nil {
+			p.Log.Warn("a count of refusals could not be recorded", "actor", who.label, "count", count, "error", err)
+		}
+	})
 }
 
 // tellFlood records what was only counted of failed authentications.

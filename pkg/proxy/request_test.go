@@ -39,8 +39,8 @@ func TestAReadIsRecordedWithItsOutcome(t *testing.T) {
 		ActorKind: audit.ActorUser, ActorID: ana.UserID, ActorLabel: ana.Email,
 		Action: "app.get", App: "web", Status: 200, Address: netip.MustParseAddr("127.0.0.1"),
 		Detail: audit.Detail{
-			Method: "GET", Path: "/apps/web", Op: "AppGet", Permission: "convox:app:read", Rule: "role:viewer app:*",
-			MFA: "not-required", MFALevel: "none", UserAgent: "convox.go/dev", Client: "cli", Auth: "basic",
+			Method: "GET", Path: "/apps/web", Permission: "convox:app:read", Rule: "role:viewer app:*",
+			UserAgent: "convox.go/dev", Client: "cli", Auth: "basic",
 			Token: ana.TokenID, TokenName: "cli 1", BytesOut: &size,
 		},
 	}

@@ -80,7 +80,9 @@ func (t *tunnel) run() {
 	}()
 
 	err := t.carryOut()
-	t.exitCode = t.follower.exitCode
+	if t.speaks == speaksExitCode { // what looks like a marker in a log is what an app wrote
+		t.exitCode = t.follower.exitCode
+	}
 	t.lastWords(err)
 	_ = t.rack.Close() // also ends carryIn's writing
 
