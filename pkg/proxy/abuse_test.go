@@ -182,3 +182,17 @@ func TestASocketThatOpensDuringARestartIsEndedToo(t *testing.T) {
 		t.Errorf("got %q, exit %d, EOF %v", text, exit, eof)
 	}
 }
+
+func TestAManifestIsNotRecorded(t *testing.T) {
+	g := newGateway(t, newRack(t))
+	admin := g.person("admin")
+	g.do(admin, "PUT", "/apps/web/builds/BABC", withForm("manifest", "environment:\n  - DATABASE_PASSWORD=hunter2\n"))
+	for _, e := range g.events() {
+		if e.Action == "build.update" && strings.Contains(e.Detail.Params.Get("manifest"), "hunter2") {
+			t.Errorf("the record holds it: %q", e.Detail.Params.Get("manifest"))
+		}
+	}
+	if len(g.events()) != 2 {
+		t.Errorf("the log says:\n%s", g.story())
+	}
+}

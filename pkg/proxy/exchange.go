@@ -72,6 +72,7 @@ func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	x.patience, x.cancel = context.WithTimeout(context.WithoutCancel(r.Context()), p.MaxWait)
 	x.address = clientAddress(r, p.TrustedProxies)
 	x.path = trimPrefix(r.URL.EscapedPath())
+	x.socket = rack.IsSocket(r)
 	x.event = audit.Event{
 		RequestID: x.id,
 		Kind:      audit.KindAction,
@@ -166,7 +167,6 @@ func (x *exchange) identify() *refusal {
 	x.know(entry.Principal)
 	x.settings = x.p.Credentials.Settings()
 
-	x.socket = rack.IsSocket(r)
 	if refused := x.count(); refused != nil {
 		return refused
 	}

@@ -206,7 +206,7 @@ func portOf(u *url.URL) string {
 }
 
 func (x *exchange) noFacts(what string, err error) *refusal {
-	return refuse(http.StatusBadGateway, "facts-unavailable", "the gateway must know %s to decide, and the rack did not say in time: try again", what).because(err)
+	return refuse(http.StatusBadGateway, "facts-unavailable", "to decide about this the gateway must know %s, and the rack did not say in time: try again", what).because(err)
 }
 
 // errUnknownFact says that the rack was asked and does not know the thing.

@@ -133,6 +133,9 @@ func (p *Proxy) Run(ctx context.Context) {
 // answered with 500 and logged.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	harden(w.Header())
+	if p.draining.Load() {
+		w.Header()["Connection"] = closing // the next request goes elsewhere
+	}
 	if p.isHealth(w, r) || p.isBrowser(w, r) {
 		return
 	}
@@ -291,7 +294,7 @@ func (s *tunnels) endAll(message string) {
 // errDrainTimeout is why a drain gave up.
 var errDrainTimeout = errors.New("requests or sockets still under way after the drain")
 
-// StopBeingReady makes readiness fail, so that no new traffic is sent here.
+// StopBeingReady makes readiness fail, and has each answer end its connection, so that no new traffic is sent here.
 func (p *Proxy) StopBeingReady() { p.draining.Store(true) }
 
 // A census counts the requests under way, sockets included, with their records.

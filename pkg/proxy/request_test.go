@@ -16,6 +16,7 @@ import (
 
 	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
+	"rackgateway/pkg/postgres/postgrestest"
 	"rackgateway/pkg/proxy"
 	"rackgateway/pkg/racktest"
 	"rackgateway/pkg/secret"
@@ -498,13 +499,20 @@ func await(t *testing.T, is func() bool, otherwise func() string) {
 
 func TestLimitsArePerPrincipal(t *testing.T) {
 	release := make(chan struct{})
+	released := sync.OnceFunc(func() { close(release) })
 	arrived := make(chan struct{}, 10)
-	g := newGateway(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	database := postgrestest.New(t)
+	database.Owner(t).MustExec(`insert into rgw.settings (key, value, updated_by) values ('in_flight_per_principal', '2', 'a test')`)
+	g := newGatewayOn(t, database, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("User-Agent") == "rack-gateway" {
+			http.NotFound(w, r)
+			return
+		}
 		arrived <- struct{}{}
 		<-release
 		_, _ = io.WriteString(w, "[]")
 	}))
-	g.change(`insert into rgw.settings (key, value, updated_by) values ('in_flight_per_principal', '2', 'a test')`)
+	t.Cleanup(released) // before the rack is closed, which waits for what it is doing
 	ana, bob := g.person("admin"), g.person("admin")
 	var waiting sync.WaitGroup
 	for range 2 {
@@ -522,7 +530,7 @@ func TestLimitsArePerPrincipal(t *testing.T) {
 		}
 	})
 	<-arrived
-	close(release)
+	released()
 	waiting.Wait()
 	if got := g.do(ana, "GET", "/apps?"); got.Status != 200 {
 		t.Errorf("afterwards: status %d: %s", got.Status, got.Body)

@@ -145,12 +145,22 @@ func (x *exchange) speech() speech {
 }
 
 // refuseSocket tells a person why a socket is refused. The CLI shows nothing of an HTTP refusal of a socket
-// but "bad handshake", so it is accepted, and the reason is said inside. It reports false when that cannot
-// be done, and the refusal is to be sent as an HTTP answer.
+// but "bad handshake", so it is accepted, and the reason is said inside, as a rack does it. It reports false when
+// that cannot be done, and the refusal is to be sent as an HTTP answer: to browsers, and in a flood, too.
 func (x *exchange) refuseSocket(r *refusal) bool {
+	if r.Code == "cross-site" || r.Code == "too-many-failures" {
+		return false
+	}
+	if x.match.Route == nil { // refused before it was known what was asked for
+		match, err := x.p.routes.Match(x.r.Method, true, x.path)
+		if err != nil {
+			return false
+		}
+		x.match = match
+	}
 	key := x.r.Header.Get("Sec-Websocket-Key")
 	nonce, err := base64.StdEncoding.DecodeString(key)
-	if x.principal == nil || x.match.Route == nil || err != nil || len(nonce) != 16 || x.r.Header.Get("Sec-Websocket-Version") != "13" {
+	if err != nil || len(nonce) != 16 || x.r.Header.Get("Sec-Websocket-Version") != "13" {
 		return false
 	}
 	speaks := x.speech()
