@@ -147,22 +147,29 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	return nil
 }
 
+// noticeTime is how long the proxy goes on taking connections after it said that it is not ready any more; with a
+// short timeout, a quarter of that.
+const noticeTime = 5 * time.Second
+
 // drain stops taking requests, lets those under way finish, and ends sockets with a message after a while.
 func drain(ctx context.Context, server *http.Server, handler *proxy.Proxy, timeout time.Duration, log *slog.Logger) {
 	log.Info("the proxy was asked to stop: it finishes what runs", "timeout", timeout)
 	handler.StopBeingReady()
+	patient, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	// Whoever spreads connections over the proxies learns of it by asking. Until then they still come here, and a
+	// closed door would be requests that fail.
+	unnoticed := time.NewTimer(min(noticeTime, timeout/4))
+	<-unnoticed.C
+
 	var finishing sync.WaitGroup
 	finishing.Go(func() {
-		patient, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
 		if err := server.Shutdown(patient); err != nil {
 			log.Warn("requests were cut off, because they did not finish in time", "timeout", timeout)
 			_ = server.Close() // their records say that they were cut
 		}
 	})
 	finishing.Go(func() {
-		patient, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
 		handler.WaitSockets(patient)
 		ending, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
