@@ -280,10 +280,15 @@ func (e *Env) AddUser(name string, roles ...string) (token string) {
 func (e *Env) AddToken(name string, args ...string) (token string) {
 	e.t.Helper()
 	token = strings.TrimSpace(e.Admin(append([]string{"token", "create"}, args...)...))
+	e.KnowToken(name, token)
+	return token
+}
+
+// KnowToken makes a token known by a name, for one that was not made by AddToken.
+func (e *Env) KnowToken(name, token string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.tokens[name] = token
-	return token
 }
 
 // Admin runs the admin program on this environment's database and returns what it printed.
