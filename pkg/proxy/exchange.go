@@ -153,15 +153,19 @@ func (x *exchange) identify() *refusal {
 	if name := r.Header["Rack"]; len(name) > 0 && (len(name) > 1 || name[0] != x.p.rackName()) {
 		return x.otherRack()
 	}
-	if !x.p.Credentials.Cached(token) && !x.p.flood.open(x.address, x.started) {
+	cached := x.p.Credentials.Cached(token)
+	if !cached && !x.p.flood.open(x.address, token.Hash(), x.started) {
 		refused := refuse(http.StatusTooManyRequests, "too-many-failures",
-			"too many requests with wrong credentials came from your address: wait a minute, and check the token")
-		refused.retryAfter = 60
+			"too many requests with wrong credentials come from your address: wait a few seconds, and check the token")
+		refused.retryAfter = 5
 		return refused
 	}
 	entry, err := x.p.Credentials.Resolve(x.patience, token)
 	if err != nil {
 		return x.unresolved(err)
+	}
+	if !cached {
+		x.p.flood.remember(token.Hash())
 	}
 	x.entry = entry
 	x.know(entry.Principal)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/sha256"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -127,12 +128,13 @@ func (c *crowd) forget(before time.Time) {
 }
 
 // A floodgate slows down whoever fails to authenticate, by address, so that guessing and scanning cost
-// neither database queries nor a record each: the first failures of an address are recorded one by one,
-// the rest as counts.
+// neither a database query nor a record each: the first failures of an address are recorded one by one, the
+// rest as counts. It is no weapon against others at the same address: whose token was good lately passes.
 type floodgate struct {
 	mu      sync.Mutex
 	sources map[netip.Addr]*source
-	crowded *rate.Limiter // shared by those that do not fit any more
+	good    map[[sha256.Size]byte]struct{} // tokens that were good lately, by hash
+	crowded *rate.Limiter                  // shared by those that do not fit any more
 	counts  map[netip.Addr]int
 	total   int
 }
@@ -145,7 +147,9 @@ type source struct {
 
 const (
 	floodSources    = 10_000 // addresses told apart
-	failuresPerMin  = 120    // failed authentications an address may make a minute before it gets 429
+	floodGood       = 50_000 // tokens remembered as good
+	failuresPerSec  = 20     // failed authentications of an address that are looked up a second
+	failureBurst    = 100    // and at once
 	failureRecords  = 10     // of which so many a minute are recorded one by one
 	floodCountTells = 20     // addresses named in a count
 )
@@ -153,7 +157,8 @@ const (
 func newFloodgate() *floodgate {
 	return &floodgate{
 		sources: make(map[netip.Addr]*source),
-		crowded: rate.NewLimiter(rate.Limit(failuresPerMin)/60, failuresPerMin),
+		good:    make(map[[sha256.Size]byte]struct{}),
+		crowded: rate.NewLimiter(failuresPerSec, failureBurst),
 		counts:  make(map[netip.Addr]int),
 	}
 }
@@ -176,7 +181,7 @@ func (g *floodgate) source(address netip.Addr, now time.Time) *source {
 			return &source{failures: g.crowded, records: g.crowded}
 		}
 		s = &source{
-			failures: rate.NewLimiter(rate.Limit(failuresPerMin)/60, failuresPerMin),
+			failures: rate.NewLimiter(failuresPerSec, failureBurst),
 			records:  rate.NewLimiter(rate.Limit(failureRecords)/60, failureRecords),
 		}
 		g.sources[key] = s
@@ -185,10 +190,23 @@ func (g *floodgate) source(address netip.Addr, now time.Time) *source {
 	return s
 }
 
-// open reports whether an address may try a credential that is not known yet.
-func (g *floodgate) open(address netip.Addr, now time.Time) bool {
+// remember notes a token that was found good.
+func (g *floodgate) remember(hash [sha256.Size]byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if len(g.good) >= floodGood {
+		clear(g.good)
+	}
+	g.good[hash] = struct{}{}
+}
+
+// open reports whether an address may try a credential that is not in memory.
+func (g *floodgate) open(address netip.Addr, hash [sha256.Size]byte, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.good[hash]; ok {
+		return true
+	}
 	failures := g.crowded
 	if s, ok := g.sources[network(address)]; ok {
 		failures = s.failures
