@@ -18,7 +18,9 @@ var differs = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d UTC`), "2026-01-02 03:04 UTC"},
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "00000000-0000-0000-0000-000000000000"},
 	{regexp.MustCompile(`\b(localhost|127\.0\.0\.1):\d+`), "$1:443"},
-	{regexp.MustCompile(`\b(connect:) \d+`), "$1 443"},
+	{regexp.MustCompile(`(connect:|--port|convox proxy) \d+`), "$1 443"},
+	{regexp.MustCompile(`\brgw_(cli|api)_[0-9A-Za-z]+`), "rgw_${1}_TOKEN"},
+	{regexp.MustCompile(`\bclient: (dev|\d+\.\d+\.\d+)`), "client: 3"},
 	{regexp.MustCompile(`tmp/[0-9a-f]{30}\.tgz`), "tmp/0.tgz"},
 	{regexp.MustCompile(`\b(\d+m)?\d{1,2}s\b`), "0s"},
 }

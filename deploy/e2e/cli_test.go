@@ -28,6 +28,9 @@ type kind struct {
 // installation is what a CLI is installed with.
 type installation struct {
 	rackURL string // RACK_URL; "" for console mode
+	host    string // CONVOX_HOST, with CONVOX_PASSWORD and CONVOX_RACK: console mode without a login
+	token   string
+	rack    string
 	home    string // for its settings
 	dir     string // the working directory
 	actor   string // CONVOX_ACTOR
@@ -53,7 +56,10 @@ func ownPace() convoxclient.Pace {
 type ownCLI struct{ convoxclient.CLI }
 
 func installOwn(_ *testing.T, on installation) cli {
-	return &ownCLI{convoxclient.CLI{RackURL: on.rackURL, Actor: on.actor, Settings: convoxclient.NewSettings(), Dir: on.dir, Pace: ownPace()}}
+	return &ownCLI{convoxclient.CLI{
+		RackURL: on.rackURL, Host: on.host, Password: on.token, Rack: on.rack, Actor: on.actor,
+		Settings: convoxclient.NewSettings(), Dir: on.dir, Pace: ownPace(),
+	}}
 }
 
 func (c *ownCLI) command(ctx context.Context, in io.Reader, out, errs io.Writer, args ...string) int {
@@ -73,11 +79,12 @@ func installStock(t *testing.T, on installation) cli {
 		t.Fatal(err)
 	}
 	env := []string{"PATH=/usr/bin:/bin", "TZ=UTC", "TEST=true", "USER=tester", "EDITOR=" + on.home + "/editor", "HOME=" + on.home, "CONVOX_CONFIG=" + on.home + "/settings"}
-	if on.rackURL != "" {
-		env = append(env, "RACK_URL="+on.rackURL)
-	}
-	if on.actor != "" {
-		env = append(env, "CONVOX_ACTOR="+on.actor)
+	for name, value := range map[string]string{
+		"RACK_URL": on.rackURL, "CONVOX_HOST": on.host, "CONVOX_PASSWORD": on.token, "CONVOX_RACK": on.rack, "CONVOX_ACTOR": on.actor,
+	} {
+		if value != "" {
+			env = append(env, name+"="+value)
+		}
 	}
 	return &stockCLI{t: t, dir: on.dir, env: env}
 }

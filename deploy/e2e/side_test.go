@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -31,6 +33,7 @@ const (
 	prefix  mode = "prefix"  // the same with the prefix that the gateway has on a shared domain
 	slash   mode = "slash"   // the same with a slash at the end
 	console mode = "console" // login, racks, switch
+	environ mode = "environ" // CONVOX_HOST, CONVOX_PASSWORD and CONVOX_RACK, as pipelines have them
 )
 
 // rackAge is how old everything in a test's rack is, so that "2 months ago" is what every side says of everything.
@@ -48,9 +51,14 @@ type side struct {
 	dir  string // working directory; its name is the app's
 	url  string // for a client of this side
 
-	cli        cli
-	mu         sync.Mutex // guards what follows
-	transcript []step
+	cli    cli
+	script *script
+}
+
+// A script is what was done and seen, in order. Several people may write into one.
+type script struct {
+	mu    sync.Mutex
+	steps []step
 }
 
 // step is one thing that a scenario did, and what came of it.
@@ -91,6 +99,8 @@ type sideOptions struct {
 	rack   racktest.Options
 	who    string // of testenv.People; "" is admin
 	config map[string]string
+	// ownPostgres gives the side a database server that can be stopped.
+	ownPostgres bool
 	// allowDestructive turns the setting on that lets deletions through.
 	allowDestructive bool
 }
@@ -98,9 +108,7 @@ type sideOptions struct {
 // newSide makes a side that ends with the test.
 func newSide(t *testing.T, k kind, m mode, opts sideOptions) *side {
 	t.Helper()
-	home := t.TempDir()
-	s := &side{t: t, ctx: t.Context(), kind: k, mode: m, dir: filepath.Join(home, "demo")}
-	writeProject(t, s.dir)
+	s := &side{t: t, ctx: t.Context(), kind: k, mode: m, script: new(script)}
 	rack := opts.rack
 	if rack.Seed == 0 {
 		rack.Seed = 7
@@ -116,7 +124,6 @@ func newSide(t *testing.T, k kind, m mode, opts sideOptions) *side {
 	if opts.who == "" {
 		opts.who = "admin"
 	}
-	on := installation{home: home, dir: s.dir}
 	if m == direct {
 		s.rack = racktest.New(rack)
 		t.Cleanup(s.rack.Close)
@@ -124,36 +131,52 @@ func newSide(t *testing.T, k kind, m mode, opts sideOptions) *side {
 		if err != nil {
 			t.Fatal(err)
 		}
-		on.rackURL = server.RackURL()
-		s.url = on.rackURL
-		s.cli = k.install(t, on)
+		s.url = server.RackURL()
+		s.install(installation{rackURL: s.url})
 		return s
 	}
 	proxies := 1
 	if opts.allowDestructive {
 		proxies = -1
 	}
-	s.env = suite.Start(t, testenv.Options{TLS: true, Rack: rack, Proxies: proxies, Config: opts.config})
+	s.env = suite.Start(t, testenv.Options{TLS: true, Rack: rack, Proxies: proxies, Config: opts.config, OwnPostgres: opts.ownPostgres})
 	s.rack = s.env.Rack
 	if opts.allowDestructive {
 		s.env.Admin("setting", "set", "allow_destructive", "true")
 		s.env.AddProxy().WaitReady(t.Context())
 	}
-	on.rackURL = s.env.RackURL(opts.who)
-	s.url = on.rackURL
-	switch m {
+	return s.as(opts.who)
+}
+
+// as is the same side for somebody else, with a CLI of their own.
+func (s *side) as(who string) *side {
+	s.t.Helper()
+	other := *s
+	other.url = s.env.RackURL(who)
+	switch s.mode {
 	case prefix:
-		on.rackURL += "/api/v1/rack-proxy"
+		other.install(installation{rackURL: other.url + "/api/v1/rack-proxy"})
 	case slash:
-		on.rackURL += "/"
+		other.install(installation{rackURL: other.url + "/"})
 	case console:
-		on.rackURL = ""
+		other.install(installation{})
+		other.login(who)
+	case environ:
+		other.install(installation{host: s.host(), token: s.env.Token(who), rack: testenv.RackName})
+	default:
+		other.install(installation{rackURL: other.url})
 	}
-	s.cli = k.install(t, on)
-	if m == console {
-		s.login(opts.who)
-	}
-	return s
+	return &other
+}
+
+// install gives the side a CLI in a folder of its own.
+func (s *side) install(on installation) {
+	s.t.Helper()
+	on.home = s.t.TempDir()
+	s.dir = filepath.Join(on.home, "demo")
+	on.dir = s.dir
+	writeProject(s.t, s.dir)
+	s.cli = s.kind.install(s.t, on)
 }
 
 // login is what somebody does once: it leaves no trace in the transcript, because the direct side has no such thing.
@@ -164,7 +187,7 @@ func (s *side) login(who string) {
 		want string
 	}{
 		{[]string{"login", s.host(), "-t", s.env.Token(who)}, "Authenticating with " + s.host() + "... OK\n"},
-		{[]string{"racks"}, "NAME          PROVIDER  STATUS\nacme/staging  unknown   running\n"},
+		{[]string{"racks"}, "NAME          PROVIDER  STATUS\nacme/staging  aws       running\n"},
 		{[]string{"switch", "staging"}, "Switched to acme/staging\n"},
 	} {
 		got := s.quietly("", step.args...)
@@ -185,7 +208,7 @@ func (s *side) host() string {
 }
 
 // patience is how long one command may take.
-const patience = 40 * time.Second
+const patience = 2 * time.Minute
 
 // quietly runs a command that does not come into the transcript.
 func (s *side) quietly(in string, args ...string) result {
@@ -226,9 +249,9 @@ func (s *side) must(args ...string) result {
 
 // note writes a step down.
 func (s *side) note(made step) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.transcript = append(s.transcript, made)
+	s.script.mu.Lock()
+	defer s.script.mu.Unlock()
+	s.script.steps = append(s.script.steps, made)
 }
 
 // tell writes down a fact about the rack or the working directory.
@@ -236,11 +259,11 @@ func (s *side) tell(what string, value any) { s.note(step{what: what, end: fmt.S
 
 // text is the transcript, with what differs from run to run made alike.
 func (s *side) text() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.script.mu.Lock()
+	defer s.script.mu.Unlock()
 	var b strings.Builder
-	for _, step := range s.transcript {
-		step.stdout, step.stderr = alike(step.stdout), alike(step.stderr)
+	for _, step := range s.script.steps {
+		step.what, step.stdout, step.stderr = alike(step.what), alike(step.stdout), alike(step.stderr)
 		b.WriteString(step.String())
 	}
 	return b.String()
@@ -276,6 +299,7 @@ func (s *side) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *side) write(name, content string) {
 	s.t.Helper()
 	writeFile(s.t, s.path(name), content)
+	setTimes(s.t, s.dir)
 }
 
 // tellFile writes down a file's size and content; what is not text is told by its hash.
@@ -286,6 +310,49 @@ func (s *side) tellFile(name string) {
 		s.t.Fatal(err)
 	}
 	s.tell("sha256sum "+name, fmt.Sprintf("%d bytes, %x", len(data), sha256.Sum256(data)))
+}
+
+// tellArchive writes down what is in a gzipped tar archive: moments in JSON files made alike, archives within it
+// opened too.
+func (s *side) tellArchive(name string) {
+	s.t.Helper()
+	f, err := os.Open(s.path(name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer f.Close()
+	if err := s.listArchive(name, f); err != nil {
+		s.t.Fatalf("%s: %v", name, err)
+	}
+}
+
+func (s *side) listArchive(name string, r io.Reader) error {
+	gz, err := gzip.NewReader(r)
+	if err != nil {
+		return err
+	}
+	for tr := tar.NewReader(gz); ; {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		data, err := io.ReadAll(tr)
+		switch {
+		case err != nil:
+			return err
+		case strings.HasSuffix(h.Name, ".tgz"):
+			if err := s.listArchive(name+"/"+h.Name, bytes.NewReader(data)); err != nil {
+				return err
+			}
+		case strings.HasSuffix(h.Name, ".json"):
+			s.tell(name+": "+h.Name, alike(string(data)))
+		default:
+			s.tell(name+": "+h.Name, fmt.Sprintf("%d bytes, %x", len(data), sha256.Sum256(data)))
+		}
+	}
 }
 
 // running is a command that goes on while the scenario does other things.
