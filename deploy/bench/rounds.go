@@ -139,8 +139,8 @@ func (b *bench) throughput() {
 	b.report.add("CPU per read at 32: proxy", own.median(), "µs", atMost(85), atMost(55), own.spread())
 	b.report.add("CPU per read at 32: PostgreSQL", server.median(), "µs", atMost(25), atMost(10), server.spread())
 
-	clear := gatewaySubject(b.env, []string{b.env.Token("admin")})
-	unmasked := b.rounds(pick(b, 3, 1), b.reading(nil, 32), bare, clear)
+	administrator := gatewaySubject(b.env, []string{b.env.Token("admin")})
+	unmasked := b.rounds(pick(b, 3, 1), b.reading(nil, 32), bare, administrator)
 	r := ratios(unmasked["gateway"].rate, unmasked["bare"].rate)
 	b.report.tell("reads at 32 that need no masking, against bare", r.median(), "×",
 		fmt.Sprintf("%s; CPU %v µs", r.spread(), round(unmasked["gateway"].cpu.median())))

@@ -46,7 +46,7 @@ func openExec(address, token string) (net.Conn, *bufio.Reader, error) {
 		return fail(err)
 	}
 	r := bufio.NewReaderSize(conn, 512)
-	resp, err := http.ReadResponse(r, nil)
+	resp, err := http.ReadResponse(r, nil) //nolint:bodyclose // of a 101 there is none, and any other ends with conn
 	if err != nil {
 		return fail(err)
 	}
