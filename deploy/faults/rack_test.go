@@ -85,6 +85,19 @@ func TestTheRackFails(t *testing.T) {
 		}
 	}
 
+	// An upload that the rack breaks off is the rack's failure, and none of the client's.
+	for i, fault := range []racktest.Fault{{Drop: true}, {Drop: true, Reset: true}, {Drop: true, Delay: 50 * time.Millisecond}} {
+		fault.Path = fmt.Sprintf("/apps/*k%d-1-%d", number, i)
+		env.Rack.Inject(fault)
+		c := &caller{address: here, token: tokens[0], once: true}
+		large := &shape{name: "large upload", method: "POST", path: "/apps/demo/objects/KEY", stream: strings.Repeat("x", 32<<20), write: true}
+		e := c.ask(t.Context(), large, fmt.Sprintf("k%d-1-%d", number, i))
+		books.note(e)
+		if e.status != http.StatusBadGateway {
+			t.Errorf("an upload that the rack broke off came to %s", e.told())
+		}
+	}
+
 	// A rack that cannot be reached, in three ways, and comes back: under load, with writes among it.
 	for range pick(1, 20) {
 		l := books.put(t, loadOptions{callers: 8, addresses: []func() string{here}, tokens: tokens})

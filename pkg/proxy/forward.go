@@ -200,6 +200,8 @@ func (x *exchange) notAnswered(err error) *refusal {
 		next = "it may have been done: check before you repeat it"
 	}
 	switch {
+	case x.r.Context().Err() != nil && x.upload != nil && x.upload.failed.Load():
+		return refuse(statusHungUp, "body-cut", "the client hung up before it had sent all, so that the body of this request broke off: %s", next).because(err)
 	case x.r.Context().Err() != nil:
 		return refuse(statusHungUp, "client-hung-up", "the client hung up before the rack answered: %s", next).because(err)
 	case x.upload != nil && x.upload.failed.Load():
