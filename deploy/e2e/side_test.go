@@ -51,8 +51,9 @@ type side struct {
 	dir  string // working directory; its name is the app's
 	url  string // for a client of this side
 
-	cli    cli
-	script *script
+	cli      cli
+	loggedIn bool
+	script   *script
 }
 
 // A script is what was done and seen, in order. Several people may write into one.
@@ -172,7 +173,7 @@ func (s *side) as(who string) *side {
 // install gives the side a CLI in a folder of its own.
 func (s *side) install(on installation) {
 	s.t.Helper()
-	on.home = s.t.TempDir()
+	on.home, s.loggedIn = s.t.TempDir(), false
 	s.dir = filepath.Join(on.home, "demo")
 	on.dir = s.dir
 	writeProject(s.t, s.dir)
@@ -195,6 +196,7 @@ func (s *side) login(who string) {
 			s.t.Fatalf("convox %s: exit %d\n%s%s\nwant\n%s", step.args[0], got.Code, got.Stdout, got.Stderr, step.want)
 		}
 	}
+	s.loggedIn = true
 }
 
 // host is the gateway's host and port.

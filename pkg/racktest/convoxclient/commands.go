@@ -29,7 +29,7 @@ func definitions() map[string]definition {
 		"login":                  {run: cmdLogin, flags: "token:t", max: 1, local: true},
 		"racks":                  {run: cmdRacks, local: true},
 		"switch":                 {run: cmdSwitch, max: 1, local: true},
-		"version":                {run: cmdVersion},
+		"version":                {run: cmdVersion, flags: "rack:r", local: true},
 		"api get":                {run: cmdAPI, min: 1, max: 1},
 		"rack":                   {run: cmdRack},
 		"rack ps":                {run: cmdRackPs, flags: "all:a!"},
@@ -213,6 +213,13 @@ func cmdSwitch(run *invocation) error {
 
 func cmdVersion(run *invocation) error {
 	run.printf("client: dev\n")
+	c, _, err := run.cli.current(run.ctx, run.out, run.flags["rack"])
+	if err != nil { // whatever it is: the CLI says that there is no rack
+		run.printf("server: none\n")
+		return nil //nolint:nilerr // as above
+	}
+	defer c.Close()
+	run.c = c
 	s, err := run.system()
 	if err != nil {
 		return err
