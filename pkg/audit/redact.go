@@ -94,6 +94,7 @@ type redactor struct {
 	quotes  []byte // quotes that are open here, outermost first
 	program string // the last word that stood where a program's name stands
 	start   bool   // the next word stands there
+	nested  int    // how many substitutions this text stands in
 
 	wordEnd int // end of the word that at is in, when it is beyond at
 	lastAt  int // the last @ in that word, -1 when there is none
@@ -380,6 +381,53 @@ func (r *redactor) maskValue() {
 	}
 	if r.at > from {
 		r.out.WriteString(mask)
+		r.substitutions(r.in[from:r.at])
+	}
+}
+
+// mostNested is how deep command substitutions are looked into.
+const mostNested = 3
+
+// substitutions keeps, redacted in turn, the commands that a masked value runs: TOKEN="$(rm -rf /)" must not
+// hide what it does.
+func (r *redactor) substitutions(value string) {
+	for {
+		dollar, tick := strings.Index(value, "$("), strings.IndexByte(value, '`')
+		var inner, opened, closed string
+		switch {
+		case dollar < 0 && tick < 0:
+			return
+		case tick < 0 || dollar >= 0 && dollar < tick:
+			opened, closed = "$(", ")"
+			value = value[dollar+2:]
+			end, depth := len(value), 1
+			for i := 0; i < len(value) && depth > 0; i++ {
+				switch value[i] {
+				case '(':
+					depth++
+				case ')':
+					if depth--; depth == 0 {
+						end = i
+					}
+				}
+			}
+			if end == len(value) {
+				closed = "" // the value ends before it does, and the rest is shown as it stands
+			}
+			inner, value = value[:end], value[min(end+1, len(value)):]
+		default:
+			opened, closed = "`", "`"
+			inner, value, _ = strings.Cut(value[tick+1:], "`")
+		}
+		r.out.WriteString(opened)
+		if r.nested < mostNested {
+			deeper := redactor{in: inner, nested: r.nested + 1}
+			deeper.run()
+			r.out.WriteString(deeper.out.String())
+		} else {
+			r.out.WriteString(mask)
+		}
+		r.out.WriteString(closed)
 	}
 }
 
@@ -399,5 +447,6 @@ func (r *redactor) maskRest() {
 	}
 	if r.at > from {
 		r.out.WriteString(mask)
+		r.substitutions(r.in[from:r.at])
 	}
 }

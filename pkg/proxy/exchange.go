@@ -317,12 +317,25 @@ func (x *exchange) matchRoute() *refusal {
 			return refuse(http.StatusNotFound, "unknown-route", "the gateway has no rule for %s %s, so it refuses it", printable(x.r.Method), printable(x.path))
 		}
 	}
+	if app := match.Var("app"); app != "" && !plainApp(app) {
+		return refuse(http.StatusBadRequest, "bad-app-name", "the name of an app consists of a-z, 0-9 and -, and this one does not: check it")
+	}
 	x.match = match
 	x.event.Detail.Path = match.Path
 	x.rule = x.p.rules[match.Route.Op]
 	x.app, x.service = match.Var("app"), match.Var("service")
 	x.describe(resourceOf(&match))
 	return nil
+}
+
+// plainApp reports whether a name is of the form that racks give to apps, and bindings to patterns.
+func plainApp(name string) bool {
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // describe notes what is being asked for.

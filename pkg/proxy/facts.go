@@ -212,6 +212,9 @@ func (x *exchange) noFacts(what string, err error) *refusal {
 // errUnknownFact says that the rack was asked and does not know the thing.
 var errUnknownFact = errors.New("the rack does not know it")
 
+// ownUserAgent is who asks when the gateway asks for itself.
+var ownUserAgent = []string{"rack-gateway"}
+
 // ask reads one JSON answer of the rack, for the gateway's own use.
 func (p *Proxy) ask(ctx context.Context, escapedPath string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.rackURL(escapedPath, "", false).String(), nil)
@@ -219,7 +222,7 @@ func (p *Proxy) ask(ctx context.Context, escapedPath string, into any) error {
 		return err
 	}
 	req.Header.Set("Accept-Encoding", "identity")
-	req.Header.Set("User-Agent", "rack-gateway")
+	req.Header["User-Agent"] = ownUserAgent
 	req.Header.Set("Convox-Actor", "rack-gateway")
 	p.password.use(req.Header)
 	resp, err := p.Transport.RoundTrip(req)

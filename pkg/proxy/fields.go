@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -168,6 +170,9 @@ var clearFields = map[string]bool{
 // commandFields hold commands, which are recorded with what looks like a secret masked.
 var commandFields = map[string]bool{"Command": true, "command": true}
 
+// wholeCommand is the length in bytes up to which a command is sure to be recorded whole.
+const wholeCommand = 2000
+
 // addressFields may hold a user name and password.
 var addressFields = map[string]bool{"url": true, "image": true}
 
@@ -181,6 +186,11 @@ func recordable(route *rack.Route, fields rack.Fields) audit.Params {
 			case !ok:
 			case commandFields[name]:
 				params.Add(name, audit.RedactCommand(value))
+				if len(value) > wholeCommand {
+					// What is cut from the record can be recognised all the same.
+					sum := sha256.Sum256([]byte(value))
+					params.Add(name+"-Sha256", hex.EncodeToString(sum[:]))
+				}
 			case addressFields[name]:
 				params.Add(name, audit.RedactCommand(value))
 			case name == "manifest" && route.Op == "BuildUpdate":

@@ -42,8 +42,17 @@ func (x *exchange) keepForRack(h http.Header) {
 	if x.rewritesAnswer() {
 		h["Accept-Encoding"] = identityEncoding
 	}
-	h["Convox-Actor"] = []string{headerText(x.principal.Label())}
+	h["Convox-Actor"] = []string{headerText(rackActor(x.principal))}
 	x.p.password.use(h)
+}
+
+// rackActor is whom the rack's own events name: a person by their address; a pipeline in a way that no address
+// looks like, whatever its token is called.
+func rackActor(p *access.Principal) string {
+	if p.Kind == access.KindAPIToken {
+		return "token:" + p.TokenName + " (" + p.UserLabel + ")"
+	}
+	return p.UserLabel
 }
 
 var identityEncoding = []string{"identity"}
@@ -83,7 +92,7 @@ func (x *exchange) forward() *refusal {
 	var body *watchedBody
 	told := false // the refusal was sent, and what the client still sends was taken
 	reverse := httputil.ReverseProxy{
-		Transport:  x.p.Transport,
+		Transport:  withoutHints{x.p.Transport, x.r.Context()},
 		BufferPool: &x.p.buffers,
 		ErrorLog:   silent,
 		Rewrite: func(pr *httputil.ProxyRequest) {
@@ -128,6 +137,16 @@ func (x *exchange) forward() *refusal {
 	}()
 	reverse.ServeHTTP(x.w, x.r)
 	return nil
+}
+
+// withoutHints asks the rack without passing on its early hints (1xx): they would leave before the record.
+type withoutHints struct {
+	http.RoundTripper
+	plain context.Context // of the request, without the trace that ReverseProxy adds
+}
+
+func (t withoutHints) RoundTrip(r *http.Request) (*http.Response, error) {
+	return t.RoundTripper.RoundTrip(r.WithContext(t.plain))
 }
 
 // answered runs when the rack's status and headers are known and nothing has gone to the client. What it

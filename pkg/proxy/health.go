@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,7 +28,7 @@ func (p *Proxy) isHealth(w http.ResponseWriter, r *http.Request) bool {
 	case alivePath, rackProxyPrefix + "/health":
 		writeHealth(w, http.StatusOK, map[string]check{"process": {OK: true}})
 	case readyPath, rackProxyPrefix + "/health/ready":
-		status, checks := p.Ready(r.Context())
+		status, checks := p.Ready()
 		writeHealth(w, status, checks)
 	default:
 		return false
@@ -45,7 +45,7 @@ type check struct {
 //
 // The rack is reported, and does not count: with the rack away the gateway's own answers, and the message
 // that says so, are better than none.
-func (p *Proxy) Ready(ctx context.Context) (int, map[string]check) {
+func (p *Proxy) Ready() (int, map[string]check) {
 	checks := map[string]check{}
 	status := http.StatusOK
 	must := func(name string, ok bool, trouble, figure string) {
@@ -63,31 +63,30 @@ func (p *Proxy) Ready(ctx context.Context) (int, map[string]check) {
 	age := p.Credentials.ProofAge()
 	must("listener", age <= p.Credentials.MaxStaleness(), "changes of access are not heard in time: is PostgreSQL reachable without a pooler in between?", "last proof "+age.Round(time.Millisecond).String()+" ago")
 
-	checks["rack"] = p.rackHealth.check(ctx, p)
+	checks["rack"] = p.rackHealth.check()
 	return status, checks
 }
 
-// A rackHealth remembers for a few seconds what the rack said, because anybody may ask for health.
-type rackHealth struct {
-	mu   sync.Mutex // held while the rack is asked, for two seconds at most; only health checks wait for it
-	at   time.Time
-	last check
+// A rackHealth is what the rack said when it was last asked, every few seconds: a health check must not wait for
+// a rack that hangs.
+type rackHealth struct{ last atomic.Pointer[check] }
+
+func (h *rackHealth) check() check {
+	if last := h.last.Load(); last != nil {
+		return *last
+	}
+	return check{Detail: "the rack has not been asked yet"}
 }
 
-func (h *rackHealth) check(ctx context.Context, p *Proxy) check {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if p.Now().Sub(h.at) < 5*time.Second {
-		return h.last
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+// ask asks the rack, for two seconds at most.
+func (h *rackHealth) ask(ctx context.Context, p *Proxy) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	h.last = check{OK: true}
+	now := check{OK: true}
 	if err := p.password.takes(ctx, p, p.password.current.Load()); err != nil {
-		h.last = check{OK: false, Detail: "the rack cannot be reached, or refuses the gateway's password"}
+		now = check{OK: false, Detail: "the rack cannot be reached, or refuses the gateway's password"}
 	}
-	h.at = p.Now()
-	return h.last
+	h.last.Store(&now)
 }
 
 func writeHealth(w http.ResponseWriter, status int, checks map[string]check) {

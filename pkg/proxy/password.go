@@ -137,6 +137,7 @@ func (w *password) takes(ctx context.Context, p *Proxy, this *shown) error {
 		return err
 	}
 	req.Header["Authorization"] = []string{this.header.Reveal()}
+	req.Header["User-Agent"] = ownUserAgent
 	resp, err := p.Transport.RoundTrip(req)
 	if err != nil {
 		return err

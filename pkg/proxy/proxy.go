@@ -115,6 +115,7 @@ func (p *Proxy) Run(ctx context.Context) {
 	seldom := time.NewTicker(5 * time.Minute)
 	defer seldom.Stop()
 	p.learnProvider(ctx)
+	p.rackHealth.ask(ctx, p)
 	for {
 		select {
 		case <-seldom.C:
@@ -124,6 +125,7 @@ func (p *Proxy) Run(ctx context.Context) {
 			return
 		case <-every.C:
 			p.tellCounts()
+			p.rackHealth.ask(ctx, p)
 			p.crowd.forget(p.Now().Add(-5 * time.Minute))
 		}
 	}
@@ -171,13 +173,13 @@ func (p *Proxy) serve(x *exchange) *refusal {
 	if err := x.begin(); err != nil { // the record that comes before the deed
 		return err
 	}
+	if x.socket {
+		return x.carrySocket()
+	}
 	if err := x.confirm(); err != nil { // still: nothing was changed while we waited
 		return err
 	}
 	x.asked, x.askedAt = true, time.Now()
-	if x.socket {
-		return x.carrySocket()
-	}
 	return x.forward()
 }
 
@@ -215,8 +217,8 @@ func (p *Proxy) isBrowser(w http.ResponseWriter, r *http.Request) bool {
 	path := r.URL.EscapedPath()
 	ours := path == "/" || strings.HasPrefix(path, "/console/") || strings.HasPrefix(path, "/login/") ||
 		(strings.HasPrefix(path, "/api/") && !strings.HasPrefix(path, rackProxyPrefix))
-	if !ours {
-		return false
+	if !ours || p.AdminURL.Host == r.Host || p.AdminURL.Host == p.Domain {
+		return false // where both share an address, it is the ingress that tells them apart
 	}
 	to := *p.AdminURL
 	to.Path, to.RawQuery = r.URL.Path, r.URL.RawQuery

@@ -17,6 +17,20 @@ func (x *exchange) carrySocket() *refusal {
 	if refused := x.p.password.ready(x); refused != nil {
 		return refused
 	}
+	// Registered before the last look at the rights, so that no change in between is missed.
+	t := &tunnel{speaks: x.speech(), exitCode: -1}
+	x.p.tunnels.add(t)
+	defer x.p.tunnels.remove(t)
+	detach, current := x.entry.Attach(t.end)
+	defer detach()
+	if refused := x.confirm(); refused != nil {
+		return refused
+	}
+	if !current {
+		return refuse(http.StatusUnauthorized, "access-changed", "your access was changed while this request waited: run the command again")
+	}
+
+	x.asked, x.askedAt = true, time.Now()
 	resp, err := x.upgradeAtRack()
 	if err != nil {
 		return x.notAnswered(err)
@@ -24,37 +38,25 @@ func (x *exchange) carrySocket() *refusal {
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return x.notUpgraded(resp)
 	}
+	defer func() { _ = resp.Body.Close() }() // again, when all went well
 	far, ok := resp.Body.(upgraded)
 	if !ok {
-		_ = resp.Body.Close()
 		return refuse(http.StatusBadGateway, "rack-failed", "the connection to the rack cannot carry a session: tell an administrator")
 	}
-
-	t := &tunnel{rack: far, speaks: x.speech()}
 	client, early, err := hijack(x.w)
 	if err != nil {
-		_ = far.Close()
 		return refuse(http.StatusInternalServerError, "internal", "the gateway could not take over the connection: try again").because(err)
 	}
-	t.client, t.early = client, early
-
-	// Registered before the last look at the generation, so that a revocation in between is not missed.
-	x.p.tunnels.add(t)
-	defer x.p.tunnels.remove(t)
-	detach, current := x.entry.Attach(t.end)
-	defer detach()
-	if !current {
-		t.end("your access was changed: run the command again")
-	}
+	defer func() { _ = client.Close() }() // likewise
 	x.p.Metrics.OpenSockets.Inc()
 	defer x.p.Metrics.OpenSockets.Dec()
 
 	_ = client.SetWriteDeadline(time.Now().Add(30 * time.Second))
-	if _, err := client.Write(acceptance(resp)); err != nil {
+	_, err = client.Write(acceptance(resp))
+	_ = client.SetWriteDeadline(time.Time{})
+	t.wire(client, early, far)
+	if err != nil {
 		t.end("the client hung up")
-	}
-	if t.ending.Load() == nil {
-		_ = client.SetWriteDeadline(time.Time{})
 	}
 	// What the session does not need is let go: it may last for hours.
 	x.form, x.match.Segments = nil, nil

@@ -26,6 +26,7 @@ type tunnel struct {
 
 	in, out  atomic.Int64 // bytes from the client, to the client
 	ending   atomic.Pointer[string]
+	wired    atomic.Bool // client and rack are set
 	follower frameFollower
 	cause    string // why it ended, for the record; set by run
 	exitCode int    // -1 when the session had none
@@ -60,12 +61,25 @@ var largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeBuffer); r
 
 // end makes the tunnel end with a message. It returns at once; only the first call counts.
 func (t *tunnel) end(message string) {
-	if t.ending.CompareAndSwap(nil, &message) {
-		// Wakes whoever reads from the rack, and bounds a write to a client that does not read. A
-		// connection that is closed by now is awake already.
-		_ = t.client.SetWriteDeadline(time.Now().Add(lingerGrace))
-		_ = t.rack.SetReadDeadline(time.Unix(1, 0))
+	if t.ending.CompareAndSwap(nil, &message) && t.wired.Load() {
+		t.interrupt()
 	}
+}
+
+// wire gives the tunnel its two sides. One that was ended meanwhile ends as soon as it runs.
+func (t *tunnel) wire(client net.Conn, early []byte, rack upgraded) {
+	t.client, t.early, t.rack = client, early, rack
+	t.wired.Store(true)
+	if t.ending.Load() != nil {
+		t.interrupt()
+	}
+}
+
+// interrupt wakes whoever reads from the rack, and bounds a write to a client that does not read. A connection
+// that is closed by now is awake already.
+func (t *tunnel) interrupt() {
+	_ = t.client.SetWriteDeadline(time.Now().Add(lingerGrace))
+	_ = t.rack.SetReadDeadline(time.Unix(1, 0))
 }
 
 // run carries bytes until the session is over, and closes both sides.

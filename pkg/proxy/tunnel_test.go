@@ -50,9 +50,10 @@ func startSession(t *testing.T, speaks speech, early string) *session {
 	clientSide, client := ends(t)
 	rackSide, rackEnd := ends(t)
 	s := &session{
-		tunnel: &tunnel{client: clientSide, rack: rackSide, early: []byte(early), speaks: speaks},
+		tunnel: &tunnel{speaks: speaks},
 		client: client, rackEnd: rackEnd, over: make(chan struct{}),
 	}
+	s.wire(clientSide, []byte(early), rackSide)
 	go func() { s.run(); close(s.over) }()
 	return s
 }

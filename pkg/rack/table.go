@@ -84,7 +84,7 @@ func Routes() []Route {
 		route("HEAD", "/apps/{app}/objects/{key...}", "ObjectExists", text),
 		route("GET", "/apps/{app}/objects/{key...}", "ObjectFetch", download),
 		route("GET", "/apps/{app}/objects", "ObjectList", json, q("prefix")),
-		route("POST", "/apps/{app}/objects/tmp/{key}", "ObjectStoreTemporary", json, upload, h("Public")),
+		route("POST", "/apps/{app}/objects/tmp/{key}", "ObjectStoreTemporary", json, upload),
 		route("POST", "/apps/{app}/objects/{key...}", "ObjectStore", json, upload, h("Public")),
 		socket("/apps/{app}/processes/{pid}/exec", "ProcessExec", h(execHeaders), q("command")),
 		route("GET", "/apps/{app}/processes/{pid}", "ProcessGet", json),
