@@ -19,7 +19,11 @@ select e.occurred_at, e.event_id, (select epoch from rgw.cluster_epoch), e.reque
 from unnest($4::timestamptz[], $5::uuid[], $6::uuid[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::text[],
   $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::integer[], $18::inet[], $19::json[])
   with ordinality as e(occurred_at, event_id, request_id, mac, kind, phase, decision, actor_kind,
-    actor_id, actor_label, action, app, resource, status, address, detail, n)
+    actor_id, actor_label, action, app, resource, status, address, detail, n)`
+
+// insertAgain is insertBatch for a batch that may be there already. Looking for what is there costs the database a
+// fifth more, which the first attempt, before which nothing can be there, need not pay.
+const insertAgain = insertBatch + `
 on conflict do nothing`
 
 // PostgreSQL's ids of the types that arrays here are made of (src/include/catalog/pg_type.dat).

@@ -79,6 +79,7 @@ type Writer struct {
 	mac       hash.Hash
 	conn      *postgres.Conn
 	insert    *postgres.Stmt
+	again     *postgres.Stmt // for a batch that was tried before
 	columns   columns
 	canonical []byte
 	space     []*entry // what batch is made in
@@ -341,7 +342,7 @@ func (w *Writer) loop(ctx context.Context, beat <-chan time.Time) error {
 		default:
 		}
 		if w.take() {
-			if err := w.commit(ctx, w.batch); err != nil {
+			if err := w.commit(ctx, w.batch, false); err != nil {
 				return err
 			}
 			continue
@@ -402,7 +403,7 @@ func (w *Writer) own(ctx context.Context, action string, closes bool) error {
 	n.facts = n.event.appendFacts(nil)
 	w.number(n)
 	w.batch = append(w.space[:0], n)
-	return w.commit(ctx, w.batch)
+	return w.commit(ctx, w.batch, false)
 }
 
 // drained tells whether no event waits and none will come.
@@ -448,13 +449,15 @@ func (w *Writer) sign(n *entry) {
 	w.mac.Sum(n.mac[:0])
 }
 
-// commit makes a batch durable, whatever that takes, unless the context ends.
-func (w *Writer) commit(ctx context.Context, batch []*entry) error {
+// commit makes a batch durable, whatever that takes, unless the context ends. When it was tried before, it may be
+// durable already.
+func (w *Writer) commit(ctx context.Context, batch []*entry, tried bool) error {
 	const shortest, longest = 10 * time.Millisecond, 500 * time.Millisecond
 	backoff := time.Duration(0) // a connection that broke while it was idle costs nothing
 	for {
 		start := time.Now()
-		err := w.attempt(ctx, batch)
+		err := w.attempt(ctx, batch, tried)
+		tried = true
 		if err == nil {
 			w.committed(batch, time.Since(start))
 			return nil
@@ -465,10 +468,10 @@ func (w *Writer) commit(ctx context.Context, batch []*entry) error {
 		if postgres.IsData(err) {
 			if len(batch) > 1 { // find the one that is at fault
 				half := len(batch) / 2
-				if err := w.commit(ctx, batch[:half]); err != nil {
+				if err := w.commit(ctx, batch[:half], true); err != nil {
 					return err
 				}
-				return w.commit(ctx, batch[half:])
+				return w.commit(ctx, batch[half:], true)
 			}
 			if w.harden(batch[0], err) {
 				continue
@@ -489,14 +492,18 @@ func (w *Writer) commit(ctx context.Context, batch []*entry) error {
 }
 
 // attempt tries once to insert a batch. After an error of the connection's the next attempt makes a new one.
-func (w *Writer) attempt(ctx context.Context, batch []*entry) error {
+func (w *Writer) attempt(ctx context.Context, batch []*entry, tried bool) error {
 	if err := w.connect(ctx); err != nil {
 		return err
+	}
+	insert := w.insert
+	if tried {
+		insert = w.again
 	}
 	w.conn.SetDeadline(time.Now().Add(w.opts.MaxWait))
 	conn := w.conn
 	stop := context.AfterFunc(ctx, conn.Interrupt)
-	err := w.insert.Exec(context.Background(), w.columns.of(w.opts.Key.id, batch))
+	err := insert.Exec(context.Background(), w.columns.of(w.opts.Key.id, batch))
 	stop()
 	if err != nil && !postgres.IsData(err) {
 		w.disconnect()
@@ -507,7 +514,7 @@ func (w *Writer) attempt(ctx context.Context, batch []*entry) error {
 func (w *Writer) disconnect() {
 	if w.conn != nil {
 		_ = w.conn.Close() // what it has to say was said by the attempt
-		w.conn, w.insert = nil, nil
+		w.conn, w.insert, w.again = nil, nil, nil
 		w.connected.Store(false)
 	}
 }
@@ -524,11 +531,15 @@ func (w *Writer) connect(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	insert, err := conn.Prepare(ctx, insertBatch)
+	var again *postgres.Stmt
+	if err == nil {
+		again, err = conn.Prepare(ctx, insertAgain)
+	}
 	if err != nil {
 		_ = conn.Close()
 		return fmt.Errorf("prepare: %w", err)
 	}
-	w.conn, w.insert = conn, insert
+	w.conn, w.insert, w.again = conn, insert, again
 	w.connected.Store(true)
 	return nil
 }

@@ -975,7 +975,7 @@ func TestEveryStatementFitsTheSchema(t *testing.T) {
 	db := postgrestest.New(t)
 	for name, statement := range audit.Statements {
 		pool := db.Admin(t)
-		if name == "insertBatch" || name == "notifyAudit" {
+		if name == "insertBatch" || name == "insertAgain" || name == "notifyAudit" {
 			pool = db.Proxy(t)
 		}
 		s, err := pool.PrepareContext(t.Context(), statement)
