@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -16,7 +17,18 @@ import (
 
 var suite testenv.Suite
 
+// atOnce is how many tests run at once: they spend their time waiting.
+const atOnce = "8"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		if err := flag.Set("test.parallel", atOnce); err != nil {
+			panic(err)
+		}
+	}
 	code := m.Run()
 	if err := suite.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -2,9 +2,13 @@ package faults
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
@@ -66,6 +70,35 @@ func (p *people) many(t *testing.T, n int, role string) []person {
 		}
 	}
 	return all
+}
+
+// heard waits until every proxy has heard of all that was changed so far: a change that is heard of only later, such
+// as the making of a token, ends the sessions that it concerns. Announcements arrive in order, and the proof that they do
+// is one.
+func heard(t *testing.T, env *testenv.Env) {
+	t.Helper()
+	since := time.Now()
+	for _, p := range env.Proxies {
+		eventually(t, p.Name+" had heard of all changes", func() bool {
+			asked := time.Now()
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.URL+"/api/v1/health/ready", nil)
+			must(t, err)
+			resp, err := env.Client().Do(req)
+			must(t, err)
+			defer func() { _ = resp.Body.Close() }()
+			var said struct {
+				Checks struct{ Listener struct{ Detail string } }
+			}
+			must(t, json.NewDecoder(resp.Body).Decode(&said))
+			text, ok := strings.CutPrefix(said.Checks.Listener.Detail, "last proof ")
+			if !ok {
+				return false
+			}
+			age, err := time.ParseDuration(strings.TrimSuffix(text, " ago"))
+			must(t, err)
+			return asked.Add(-age - time.Millisecond).After(since)
+		})
+	}
 }
 
 func tokensOf(all []person) []string {

@@ -48,6 +48,7 @@ func TestTheDatabaseComesAndGoes(t *testing.T) {
 	if f.pid, err = env.Rack.AwaitProcess(t.Context(), "demo", "web"); err != nil {
 		t.Fatal(err)
 	}
+	heard(t, env)
 	for i, who := range f.known {
 		s, err := f.books.openSession(t.Context(), env.Proxies[i%2].URL, who.token, f.pid, fmt.Sprintf("k%d-%d-0", loads.Add(1), i))
 		if err != nil {

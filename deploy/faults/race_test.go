@@ -81,17 +81,22 @@ func TestARevocationCountsForWhatWaitsForItsRecord(t *testing.T) {
 	pid, err := env.Rack.AwaitProcess(t.Context(), "demo", "web")
 	must(t, err)
 	changes := r.changes()[:4]
-	var stopped, went int
-	for round := range pick(2, 40) {
-		number := loads.Add(1)
-		var people []person
-		var sessions []*session
-		for i := range 8 {
-			who, err := r.prepare(t.Context(), changes[i%len(changes)])
+	everybody := make([][8]person, pick(2, 40))
+	for round := range everybody {
+		for i := range everybody[round] {
+			everybody[round][i], err = r.prepare(t.Context(), changes[i%len(changes)])
 			must(t, err)
+		}
+	}
+	heard(t, env)
+	var stopped, went int
+	for round, people := range everybody {
+		number := loads.Add(1)
+		var sessions []*session
+		for i, who := range people {
 			s, err := books.openSession(t.Context(), p.URL, who.token, pid, fmt.Sprintf("k%d-0-%d", number, i))
 			must(t, err)
-			people, sessions = append(people, who), append(sessions, s)
+			sessions = append(sessions, s)
 		}
 		open := inFlight(t, p)
 		held := backends(t, env, aRecordingBackend)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,9 +108,6 @@ func (r *revocations) changes() []change {
 // prepare makes somebody with the role that the change takes away from.
 func (r *revocations) prepare(ctx context.Context, c change) (person, error) {
 	if c.shape == aDeletion {
-		if _, err := r.staff.writer.SetSetting(ctx, testActor, "allow_destructive", json.RawMessage("true")); err != nil {
-			return person{}, err
-		}
 		return r.staff.add(ctx, "admin")
 	}
 	next := person{email: fmt.Sprintf("person%d@example.com", r.staff.made.Load()+1)}
@@ -123,12 +121,14 @@ func (r *revocations) prepare(ctx context.Context, c change) (person, error) {
 type took struct{ fromStart, fromCommit time.Duration }
 
 // measure makes one change and waits until it is felt: by requests through one proxy, and by a session through the other.
-func (r *revocations) measure(t *testing.T, c change, session, requests *testenv.Proxy) (refused, ended took) {
+func (r *revocations) measure(t *testing.T, c change, who person, session, requests *testenv.Proxy) (refused, ended took) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	who, err := r.prepare(ctx, c)
-	must(t, err)
+	if c.shape == aDeletion {
+		_, err := r.staff.writer.SetSetting(ctx, testActor, "allow_destructive", json.RawMessage("true"))
+		must(t, err)
+	}
 	number := loads.Add(1)
 	s, err := r.books.openSession(ctx, session.URL, who.token, r.pid, fmt.Sprintf("k%d-0-0", number))
 	must(t, err)
@@ -201,23 +201,32 @@ func TestWhatIsTakenIsGoneAtOnceAndEverywhere(t *testing.T) {
 	var err error
 	r.pid, err = env.Rack.AwaitProcess(t.Context(), "demo", "web")
 	must(t, err)
-	var refused, ended []took
+	type turn struct {
+		change
+		who person
+	}
+	var turns []turn
 	for _, c := range r.changes() {
 		rounds := pick(9, 60)
-		if len(c.name) > 6 && c.name[:6] == "admin " {
+		if strings.HasPrefix(c.name, "admin ") {
 			rounds = pick(1, 15) // a process each
 		}
-		var worst time.Duration
-		for i := range rounds {
-			one, other := r.measure(t, c, env.Proxies[i%2], env.Proxies[(i+1)%2])
-			refused = append(refused, one)
-			worst = max(worst, one.fromCommit, other.fromCommit)
-			if !c.stays {
-				ended = append(ended, other)
-			}
+		for range rounds {
+			who, err := r.prepare(t.Context(), c)
+			must(t, err)
+			turns = append(turns, turn{c, who})
 		}
-		if worst > generous {
-			t.Errorf("%s: it took %s until it was felt", c.name, worst)
+	}
+	heard(t, env)
+	var refused, ended []took
+	for i, turn := range turns {
+		one, other := r.measure(t, turn.change, turn.who, env.Proxies[i%2], env.Proxies[(i+1)%2])
+		refused = append(refused, one)
+		if !turn.stays {
+			ended = append(ended, other)
+		}
+		if worst := max(one.fromCommit, other.fromCommit); worst > generous {
+			t.Errorf("%s: it took %s until it was felt", turn.name, worst)
 		}
 	}
 	t.Logf("refused by the other proxy: %s", spread(refused))
@@ -233,7 +242,9 @@ func spread(all []took) string {
 			list[i] = of(one)
 		}
 		slices.Sort(list)
-		at := func(q float64) time.Duration { return list[min(int(q*float64(len(list))), len(list)-1)].Round(10 * time.Microsecond) }
+		at := func(q float64) time.Duration {
+			return list[min(int(q*float64(len(list))), len(list)-1)].Round(10 * time.Microsecond)
+		}
 		return fmt.Sprintf("p50 %s, p99 %s, max %s", at(0.5), at(0.99), at(1))
 	}
 	return fmt.Sprintf("%d times; from the commit %s; from before the change began %s", len(all),
