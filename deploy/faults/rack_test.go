@@ -23,8 +23,6 @@ type rackFault struct {
 	statuses []int
 	// cut is for an answer that breaks off when its beginning has gone out: the client's connection is cut.
 	cut bool
-	// reads leaves writes out, where the fault shows only in what a rack has to say.
-	reads bool
 }
 
 var rackFaults = []rackFault{
