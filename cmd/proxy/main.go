@@ -92,6 +92,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	for _, warning := range report.Warnings {
 		log.Warn(warning)
 	}
+	defer giveHeadroom()()
 	if err := serve(ctx, cfg, log); err != nil {
 		log.Error("the proxy cannot run", "error", err)
 		return 1
