@@ -382,7 +382,9 @@ func TestTheGatewayIsItsOwnConsole(t *testing.T) {
 	if got := g.do(ana, "GET", "/auth?"); got.Status != 200 || !strings.Contains(got.Body, ana.UserID) {
 		t.Errorf("/auth: %d %s", got.Status, got.Body)
 	}
-	await(t, func() bool { return rack.RouteCounts()["SystemGet"] > 0 || strings.Contains(g.do(ana, "GET", "/racks?").Body, "aws") },
+	await(t, func() bool {
+		return rack.RouteCounts()["SystemGet"] > 0 || strings.Contains(g.do(ana, "GET", "/racks?").Body, "aws")
+	},
 		func() string { return "the rack was not asked what it runs on" })
 	want := "{\n  \"name\": \"staging\",\n  \"organization\": {\n    \"name\": \"acme\"\n  },\n  \"provider\": \"aws\",\n  \"status\": \"running\"\n}\n"
 	if got := g.do(ana, "GET", "/racks/acme/staging?"); got.Body != want {
