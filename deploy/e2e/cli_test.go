@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ func installOwn(_ *testing.T, on installation) cli {
 	return &ownCLI{convoxclient.CLI{
 		RackURL: on.rackURL, Host: on.host, Password: on.token, Rack: on.rack, Actor: on.actor,
 		Settings: convoxclient.NewSettings(), Dir: on.dir, Pace: ownPace(),
+		Edit: func(env string) string { return strings.Replace(env, "LOG_LEVEL=info", "LOG_LEVEL=debug", 1) },
 	}}
 }
 

@@ -100,14 +100,10 @@ func stories() []story {
 			tryAll(late)
 		}},
 		{name: "token-idle", run: func(s *side) {
+			// It is unused from before its first request, so that no use of it is noted.
 			s.env.AddToken("idle", "--user", "vic@example.com", "--name", "vic's other laptop")
-			idle := s.as("idle")
-			// A use that was noted a moment ago may be written a moment from now.
-			s.until("idle", http.StatusUnauthorized, func() {
-				s.sql(`update rgw.token_uses set used_at = now() - interval '300 days'`)
-				s.sql(`update rgw.tokens set created_at = now() - interval '300 days', expires_at = now() + interval '1 day' where name = 'vic''s other laptop'`)
-			})
-			tryAll(idle)
+			s.sql(`update rgw.tokens set created_at = now() - interval '300 days', expires_at = now() + interval '1 day' where name = 'vic''s other laptop'`)
+			tryAll(s.stranger("idle"))
 		}},
 		{name: "owner-locked", run: func(s *side) {
 			vic, ci := s.as("viewer"), s.as("ci")
@@ -129,25 +125,24 @@ func stories() []story {
 		}},
 		{name: "other-source", run: func(s *side) {
 			s.env.AddToken("elsewhere", "--api", "--name", "elsewhere", "--owner", "ana@example.com", "--role", "viewer", "--cidr", "203.0.113.0/24")
-			other := *s
-			other.install(installation{rackURL: s.env.RackURL("elsewhere")})
-			if s.mode == console {
-				other.install(installation{host: s.host(), token: s.env.Token("elsewhere"), rack: testenv.RackName})
-			}
-			tryAll(&other)
+			tryAll(s.stranger("elsewhere"))
 		}},
-		{name: "no-database", opts: sideOptions{ownPostgres: true, config: map[string]string{"AUDIT_MAX_WAIT": "500ms"}}, run: func(s *side) {
+		{name: "no-database", opts: withoutDatabase("10m"), run: func(s *side) {
 			s.must("apps")
-			if err := s.env.Postgres.Stop(); err != nil {
-				s.t.Fatal(err)
-			}
+			s.stopDatabase()
 			tryAll(s)
 			s.run("env", "set", "A=1")
 			s.run("cp", "Dockerfile", s.pid("web")+":/tmp/Dockerfile")
-			if err := s.env.Postgres.Start(s.ctx); err != nil {
-				s.t.Fatal(err)
-			}
-			s.answers("admin")
+			s.startDatabase()
+			s.run("apps")
+		}},
+		{name: "no-database-for-long", opts: withoutDatabase("1s"), run: func(s *side) {
+			s.must("apps")
+			s.stopDatabase()
+			// What is known of the token is believed for a second more.
+			s.await("look up your token")
+			tryAll(s)
+			s.startDatabase()
 			s.run("apps")
 		}},
 		{name: "no-rack", run: func(s *side) {
@@ -189,6 +184,48 @@ func stories() []story {
 		}},
 		{name: "requests", run: rawRequests},
 	}
+}
+
+// withoutDatabase are the options of a side whose database goes away, and whose gateway believes what it knows of
+// tokens for so long then.
+func withoutDatabase(staleness string) sideOptions {
+	return sideOptions{ownPostgres: true, config: map[string]string{
+		"AUDIT_MAX_WAIT": "1s", "ACCESS_MAX_STALENESS": staleness, "ACCESS_SOCKET_GRACE": "10m",
+	}}
+}
+
+func (s *side) stopDatabase() {
+	s.t.Helper()
+	if err := s.env.Postgres.Stop(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// startDatabase returns when the gateway serves again.
+func (s *side) startDatabase() {
+	s.t.Helper()
+	if err := s.env.Postgres.Start(s.ctx); err != nil {
+		s.t.Fatal(err)
+	}
+	s.until("admin", func(a testenv.Answer) bool { return a.Status == http.StatusOK })
+}
+
+// await waits until what the gateway answers holds a text.
+func (s *side) await(text string) {
+	s.t.Helper()
+	s.until("admin", func(a testenv.Answer) bool { return strings.Contains(a.Body, text) })
+}
+
+// stranger is a side of somebody who has never logged in: with RACK_URL, or the variables of console mode.
+func (s *side) stranger(who string) *side {
+	s.t.Helper()
+	other := *s
+	if s.mode == console {
+		other.install(installation{host: s.host(), token: s.env.Token(who), rack: testenv.RackName})
+	} else {
+		other.install(installation{rackURL: s.env.RackURL(who)})
+	}
+	return &other
 }
 
 // tryAll does one thing of each kind: a list, a login, a write, a session and a stream.
@@ -367,19 +404,20 @@ func (s *side) sql(statement string) {
 	}
 }
 
-// refuses waits until somebody's token is refused, and answers until it is served: a change takes a moment.
-func (s *side) refuses(who string) { s.t.Helper(); s.until(who, http.StatusUnauthorized, func() {}) }
-func (s *side) answers(who string) { s.t.Helper(); s.until(who, http.StatusOK, func() {}) }
+// refuses waits until somebody's token is refused: a change takes a moment.
+func (s *side) refuses(who string) {
+	s.t.Helper()
+	s.until(who, func(a testenv.Answer) bool { return a.Status == http.StatusUnauthorized })
+}
 
-// until asks again and again as somebody, after doing something each time, until the answer has a status.
-func (s *side) until(who string, status int, do func()) {
+// until asks again and again as somebody until the answer is a certain one.
+func (s *side) until(who string, wanted func(testenv.Answer) bool) {
 	s.t.Helper()
 	every := time.NewTicker(10 * time.Millisecond)
 	defer every.Stop()
 	for end := time.Now().Add(patience); ; {
-		do()
 		got := s.env.Do(who, http.MethodGet, "/machines", nil)
-		if got.Status == status {
+		if wanted(got) {
 			return
 		}
 		if time.Now().After(end) {

@@ -76,12 +76,12 @@ func looking() []scenario {
 			s.run("version")
 			s.run("api", "get", "/apps")
 			s.run("api", "get", "/system/capacity")
-		}},
-		{name: "looking at what the stock client alone shows", only: "stock", quick: true, run: func(s *side) {
 			s.run("ssl")
 			s.run("cost", "demo")
 			s.run("budget", "show", "demo")
 			s.run("env", "mask")
+		}},
+		{name: "looking at what the stock client alone shows", only: "stock", quick: true, run: func(s *side) {
 			s.run("rack", "resources", "url", "audit")
 			s.run("rack", "resources", "options", "webhook")
 			s.run("letsencrypt", "dns", "route53", "list")
@@ -192,7 +192,7 @@ func releasing() []scenario {
 			s.run("releases")
 			s.tell("the environment in force", s.rack.Env("demo", ""))
 		}},
-		{name: "env edited and masked", only: "stock", run: func(s *side) {
+		{name: "env edited and masked", run: func(s *side) {
 			s.run("env", "edit")
 			s.run("env", "get", "LOG_LEVEL")
 			s.run("env", "mask", "set", "API_KEY")
@@ -219,7 +219,7 @@ func releasing() []scenario {
 			s.run("env", "unset", "LOG_LEVEL", "--promote")
 			s.run("releases")
 		}},
-		{name: "a release of the build of one and the environment of another", only: "stock", run: func(s *side) {
+		{name: "a release of the build of one and the environment of another", run: func(s *side) {
 			first := s.release()
 			second := s.made(s.must("env", "set", "LOG_LEVEL=debug"))
 			s.run("releases", "create-from", "--build-from", first, "--env-from", second)
@@ -252,7 +252,7 @@ func releasing() []scenario {
 			s.run("builds")
 			s.run("builds", "export", "BNOTHERE", "--file", "none.tgz")
 		}},
-		{name: "tests", only: "stock", run: func(s *side) {
+		{name: "tests", run: func(s *side) {
 			manifest := strings.Replace(racktest.SeedManifest, "    command: bin/web\n", "    command: bin/web\n    test: echo tested\n", 1)
 			s.write("convox.yml", manifest)
 			s.run("test")
@@ -294,7 +294,10 @@ func changing() []scenario {
 			s.run("apps", "cancel")
 			s.run("releases")
 		}},
-		{name: "apps exported and imported", only: "stock", run: func(s *side) {
+		{name: "apps exported and imported", run: func(s *side) {
+			s.run("apps", "export", "--file", "none.tgz") // a cache cannot be exported
+			s.write("convox.yml", strings.NewReplacer("  cache:\n    type: redis\n", "", "      - cache\n", "").Replace(racktest.SeedManifest))
+			s.must("deploy")
 			s.run("apps", "export", "--file", "app.tgz")
 			s.tellArchive("app.tgz")
 			s.run("apps", "import", "copy", "--file", "app.tgz")
@@ -322,14 +325,14 @@ func changing() []scenario {
 			s.run("registries", "remove", "nothere.example.com")
 			s.run("registries")
 		}},
-		{name: "certificates of services", only: "stock", run: func(s *side) {
+		{name: "certificates of services", run: func(s *side) {
 			s.run("ssl")
 			s.run("ssl", "update", "web:443", "cert-seed1")
 			s.run("ssl", "update", "web:443", "nothere")
 			s.run("ssl", "update", "nothere:443", "cert-seed1")
 			s.run("ssl")
 		}},
-		{name: "budgets", only: "stock", run: func(s *side) {
+		{name: "budgets", run: func(s *side) {
 			s.run("budget", "set", "demo", "--monthly-cap", "100", "--alert-at", "70", "--at-cap-action", "block-new-deploys")
 			s.run("budget", "show", "demo")
 			s.run("budget", "cap", "raise", "demo", "--monthly-cap", "200")
@@ -341,8 +344,13 @@ func changing() []scenario {
 			s.run("budget", "show", "demo")
 			s.run("budget", "show", "nothere")
 		}},
-		{name: "services and triggers", only: "stock", run: func(s *side) {
-			s.run("services", "update", "web", "--count", "2")
+		{name: "a service updated", run: func(s *side) {
+			s.run("services", "update", "web", "--count", "2", "--cpu", "300")
+			s.run("services", "update", "nothere", "--count", "2")
+			s.run("services")
+			s.run("ps")
+		}},
+		{name: "triggers", only: "stock", run: func(s *side) {
 			s.run("services", "triggers", "enable", "web", "--min", "1", "--max", "3", "--cpu", "60")
 			s.run("services")
 			s.run("services", "triggers", "threshold-set", "web", "cpu", "70")
@@ -388,7 +396,7 @@ func carrying() []scenario {
 			s.feed("PING\nquit\n", "resources", "console", "cache")
 			s.run("resources", "console", "nothere")
 		}},
-		{name: "ports carried to resources", only: "stock", quick: true, run: func(s *side) {
+		{name: "ports carried to resources", quick: true, run: func(s *side) {
 			host := "resource-cache.demo-demo.svc.cluster.local"
 			port := freePort(s.t)
 			tunnel := s.start("proxy", fmt.Sprintf("%d:%s:6379", port, host))

@@ -345,7 +345,7 @@ func (s *side) listArchive(name string, r io.Reader) error {
 		switch {
 		case err != nil:
 			return err
-		case strings.HasSuffix(h.Name, ".tgz"):
+		case bytes.HasPrefix(data, []byte{0x1f, 0x8b}): // gzip, whatever its name says
 			if err := s.listArchive(name+"/"+h.Name, bytes.NewReader(data)); err != nil {
 				return err
 			}

@@ -56,6 +56,8 @@ type CLI struct {
 	PingEvery time.Duration
 	// Browser opens the link of a session challenge. Nil leaves it to somebody who reads the output.
 	Browser func(ctx context.Context, link string) error
+	// Edit stands for the editor of env edit: it is given the environment as text, and returns what it becomes.
+	Edit func(env string) string
 	// Now is the clock of "5 minutes ago"; nil means time.Now.
 	Now func() time.Time
 	// RawOutput leaves markup and colours in what a rack streams; the CLI strips them when its output is no

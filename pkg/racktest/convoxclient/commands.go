@@ -3,6 +3,7 @@
 package convoxclient
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -68,6 +69,30 @@ func definitions() map[string]definition {
 		"configs":          {run: cmdConfigs},
 		"config get":       {run: cmdConfigGet, min: 1, max: 1},
 		"config set":       {run: cmdConfigSet, flags: "file:f value restart!", min: 1, max: 1},
+
+		"cost":                     {run: cmdCost, min: 1, max: 1},
+		"budget show":              {run: cmdBudgetShow, min: 1, max: 1},
+		"budget set":               {run: cmdBudgetSet, flags: "monthly-cap alert-at at-cap-action pricing-adjustment", min: 1, max: 1},
+		"budget cap raise":         {run: cmdBudgetRaise, flags: "monthly-cap", min: 1, max: 1},
+		"budget reset":             {run: cmdBudgetReset, flags: "force:f! force-clear-cooldown!", min: 1, max: 1},
+		"budget clear":             {run: cmdBudgetClear, min: 1, max: 1},
+		"budget simulate-shutdown": {run: cmdBudgetSimulate, min: 1, max: 1},
+		"budget dismiss-recovery":  {run: cmdBudgetDismiss, min: 1, max: 1},
+
+		"apps export":     {run: cmdAppExport, flags: "file:f", max: 1},
+		"apps import":     {run: cmdAppImport, flags: "file:f", max: 1},
+		"proxy":           {run: cmdProxy, min: 1, max: -1},
+		"resources proxy": {run: cmdResourceProxy, flags: "port:p", min: 1, max: 1},
+
+		"env mask":             {run: cmdEnvMask},
+		"env mask set":         {run: cmdEnvMaskSet, min: 1, max: -1},
+		"env mask unset":       {run: cmdEnvMaskUnset, min: 1, max: -1},
+		"env edit":             {run: cmdEnvEdit, flags: "promote:p! release"},
+		"releases create-from": {run: cmdCreateFrom, flags: "build-from env-from"},
+		"ssl":                  {run: cmdSSL},
+		"ssl update":           {run: cmdSSLUpdate, min: 2, max: 2},
+		"services update":      {run: cmdServiceUpdate, flags: "count cpu memory min max", min: 1, max: 1},
+		"test":                 {run: cmdTest, flags: "description:d release timeout:t", max: 1},
 
 		"env":       {run: cmdEnv, flags: "release reveal!"},
 		"env get":   {run: cmdEnvGet, flags: "release", min: 1, max: 1},
@@ -825,12 +850,7 @@ func cmdRun(run *invocation) error {
 	}
 	// The process is stopped whatever happens; whether that works is not looked at.
 	defer run.c.Delete(context.WithoutCancel(run.ctx), run.appPath("/processes/%s", p.ID)) //nolint:errcheck // as the CLI
-	err = run.wait(run.cli.pace().Process, func() (bool, error) {
-		var now wire.Process
-		err := run.get(run.appPath("/processes/%s", p.ID), &now)
-		return now.Status == "running", err
-	})
-	if err != nil {
+	if err := run.awaitProcess(p.ID); err != nil {
 		return err
 	}
 	entrypoint := run.flags["entrypoint"]
@@ -838,6 +858,83 @@ func cmdRun(run *invocation) error {
 		entrypoint = "true"
 	}
 	return run.exec(p.ID, command, map[string]string{"Entrypoint": entrypoint})
+}
+
+// awaitProcess waits until a process is running.
+func (run *invocation) awaitProcess(pid string) error {
+	return run.wait(run.cli.pace().Process, func() (bool, error) {
+		var now wire.Process
+		err := run.get(run.appPath("/processes/%s", pid), &now)
+		return now.Status == "running", err
+	})
+}
+
+// cmdTest builds, and runs the test of each service that has one in a process of the new release.
+func cmdTest(run *invocation) error {
+	id := run.flags["release"]
+	if id == "" {
+		run.flags["development"] = "true"
+		b, err := run.buildDir()
+		if err != nil {
+			return err
+		}
+		id = b.Release
+	}
+	rel, err := run.release(id)
+	if err != nil {
+		return err
+	}
+	for _, t := range manifestTests(rel.Manifest) {
+		run.printf("Running %s on %s\n", t.command, t.service)
+		if err := run.test(t.service, t.command, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// test runs one service's test.
+func (run *invocation) test(service, command, release string) error {
+	timeout := cmp.Or(run.flags["timeout"], "3600")
+	call := Call{Method: http.MethodPost, Path: run.appPath("/services/%s/processes", service), Header: map[string]string{"Command": "sleep " + timeout, "Release": release}}
+	var p wire.Process
+	if err := run.c.Do(run.ctx, call, &p); err != nil {
+		return err
+	}
+	defer run.c.Delete(context.WithoutCancel(run.ctx), run.appPath("/processes/%s", p.ID)) //nolint:errcheck // as the CLI
+	if err := run.awaitProcess(p.ID); err != nil {
+		return err
+	}
+	err := run.exec(p.ID, command, map[string]string{"Entrypoint": "true"})
+	var code exitError
+	if errors.As(err, &code) && code != 0 {
+		return fmt.Errorf("exit %d", code)
+	}
+	if errors.As(err, &code) {
+		return nil
+	}
+	return err
+}
+
+// manifestTest is a service's test command.
+type manifestTest struct{ service, command string }
+
+// manifestTests reads the tests out of a convox.yml, as far as ours are written.
+func manifestTests(manifest string) (tests []manifestTest) {
+	service, within := "", false
+	for line := range strings.SplitSeq(manifest, "\n") {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
+		switch depth := len(line) - len(strings.TrimLeft(line, " ")); {
+		case !ok:
+		case depth == 0:
+			within = name == "services"
+		case depth == 2:
+			service = name
+		case depth == 4 && within && name == "test":
+			tests = append(tests, manifestTest{service, strings.TrimSpace(value)})
+		}
+	}
+	return tests
 }
 
 func (run *invocation) logHeaders() map[string]string {
@@ -955,6 +1052,71 @@ func cmdScale(run *invocation) error {
 		rows = append(rows, []string{s.Name, strconv.Itoa(s.Count), strconv.Itoa(running[s.Name]), strconv.Itoa(s.CPU), strconv.Itoa(s.Memory), gpu, number(s.Min), number(s.Max), ""})
 	}
 	return run.table([]string{"SERVICE", "DESIRED", "RUNNING", "CPU", "MEMORY", "GPU", "MIN", "MAX", "STATUS"}, rows...)
+}
+
+func cmdServiceUpdate(run *invocation) error {
+	form := url.Values{}
+	for _, f := range []string{"count", "cpu", "memory", "min", "max"} {
+		if v := run.flags[f]; v != "" {
+			form.Set(f, v)
+		}
+	}
+	run.start("Updating %s", run.arg(0))
+	if err := run.put(run.appPath("/services/%s", run.arg(0)), form); err != nil {
+		return err
+	}
+	run.printf("\n")
+	if err := run.awaitAppWithLogs(run.app()); err != nil {
+		return err
+	}
+	return run.done()
+}
+
+// cmdSSL lists the certificates of the app's services.
+func cmdSSL(run *invocation) error {
+	if _, err := run.system(); err != nil {
+		return err
+	}
+	list, err := run.services()
+	if err != nil {
+		return err
+	}
+	var certificates []wire.Certificate
+	if err := run.get("/certificates", &certificates); err != nil {
+		return err
+	}
+	byID := map[string]wire.Certificate{}
+	for _, c := range certificates {
+		byID[c.ID] = c
+	}
+	var rows [][]string
+	for _, s := range list {
+		for _, p := range s.Ports {
+			if p.Certificate != "" {
+				c := byID[p.Certificate]
+				rows = append(rows, []string{fmt.Sprintf("%s:%d", s.Name, p.Balancer), p.Certificate, c.Domain, run.ago(c.Expiration)})
+			}
+		}
+	}
+	return run.table([]string{"ENDPOINT", "CERTIFICATE", "DOMAIN", "EXPIRES"}, rows...)
+}
+
+func cmdSSLUpdate(run *invocation) error {
+	if _, err := run.appGet(run.app()); err != nil {
+		return err
+	}
+	service, port, ok := strings.Cut(run.arg(0), ":")
+	if !ok {
+		return errors.New("process:port required as first argument")
+	}
+	run.start("Updating certificate")
+	if err := run.put(run.appPath("/ssl/%s/%s", service, port), url.Values{"id": {run.arg(1)}}); err != nil {
+		return err
+	}
+	if err := run.awaitApp(run.app()); err != nil {
+		return err
+	}
+	return run.done()
 }
 
 func cmdRestart(run *invocation) error {
