@@ -19,7 +19,7 @@ import (
 // The yardstick: httputil.ReverseProxy as well tuned as it can be, and nothing else. It asks nobody who they are,
 // decides nothing, records nothing.
 
-func newBare(upstream *url.URL) http.Handler {
+func newBare(upstream *url.URL) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(upstream)

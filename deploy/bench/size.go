@@ -107,7 +107,7 @@ func (b *bench) statements() {
 		setting("none")
 		text, err := os.ReadFile(log) // #nosec G304 -- the server's log
 		b.must(err)
-		counted := countStatements(string(text[began:]), "rgw_proxy_login@"+env.Database)
+		counted := countStatements(string(text[began:]), "rgw_proxy_login@"+env.Database+" ")
 		b.report.add("SQL statements on the path of a cached request, group commit apart", float64(counted.other)/requests, "", atMost(0), atMost(0),
 			fmt.Sprintf("%d requests: %d inserts of events, %d announcements, proofs of life and notes of last use, which no request waits for; others: %s", requests, counted.inserts, counted.beside, orNone(counted.examples)))
 		b.report.tell("events in one group commit at 32 connections", requests/float64(max(counted.inserts, 1)), "", "")
