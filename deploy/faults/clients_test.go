@@ -39,7 +39,9 @@ func (c *caller) bytesOf(ctx context.Context, s *shape, key string) ([]byte, err
 // became of it is in the log, and a write is done once or not at all.
 func TestClientsThatHangUpAreRecorded(t *testing.T) {
 	t.Parallel()
-	env := start(t, testenv.Options{})
+	env := start(t, testenv.Options{Proxies: -1})
+	env.Admin("setting", "set", "in_flight_per_principal", "10000") // they come faster than the log takes them
+	env.AddProxy().WaitReady(t.Context())
 	books, token, number := newBooks(env), env.Token("admin"), loads.Add(1)
 	env.Rack.Inject(racktest.Fault{Path: fmt.Sprintf("/apps/*k%d-*", number), Delay: 2 * time.Millisecond})
 	each := pick(8, 100)

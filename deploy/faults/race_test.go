@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,21 +225,28 @@ func (r *revocations) lose(t *testing.T, c change, begin func() (end func())) to
 	must(t, c.apply(ctx, who))
 	committed := time.Now()
 	var both sync.WaitGroup
+	last := make([]time.Time, len(callers)) // that somebody was served
 	for i, c2 := range callers {
 		both.Go(func() {
+			last[i] = committed
 			for n := 1; ctx.Err() == nil; n++ {
+				began := time.Now()
 				e := c2.ask(ctx, c.shape, fmt.Sprintf("k%d-%d-%d", number, i, n))
 				r.books.note(e)
 				if e.err != nil || !e.fromRack() && e.status != http.StatusUnauthorized && e.status != http.StatusForbidden {
 					t.Errorf("while announcements are lost, a request came to %s", e.told())
 				}
 				if !e.fromRack() {
+					if took := time.Since(began); took > time.Second {
+						t.Logf("%s: %s refused %s after it was asked, %s after the commit", c.name, r.env.Proxies[i].Name, took, time.Since(committed))
+					}
 					return
 				}
+				last[i] = time.Now()
 			}
 		})
 	}
 	both.Wait()
-	felt := time.Now()
+	felt := slices.MaxFunc(last, time.Time.Compare)
 	return took{felt.Sub(began), felt.Sub(committed)}
 }

@@ -58,6 +58,7 @@ type exchange struct {
 	decision access.Decision
 
 	event    audit.Event // what the events of this request have in common
+	begun    bool        // a started event is queued, and was not durable in time
 	recorded bool        // a started event is durable
 	asked    bool        // the rack is being asked, so that what follows is an outcome, not a refusal
 	askedAt  time.Time   // since when, by the system's clock

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -29,6 +30,8 @@ func (x *exchange) begin() *refusal {
 	}
 	e := x.newEvent(audit.PhaseStarted)
 	if err := x.record(e); err != nil {
+		// What is queued will be in the record, and so must be that nothing followed from it.
+		x.begun = !errors.Is(err, audit.ErrQueueFull) && !errors.Is(err, audit.ErrClosed)
 		return unavailable("could not record this request in time", err)
 	}
 	x.recorded = true
@@ -117,7 +120,7 @@ func (x *exchange) refuse(r *refusal) {
 
 // tellsRefusal reports whether a refusal is recorded by itself or only counted.
 func (x *exchange) tellsRefusal(r *refusal) bool {
-	if x.recorded || x.asked {
+	if x.begun || x.recorded || x.asked {
 		return true
 	}
 	if x.principal == nil {
