@@ -83,6 +83,18 @@ func TestTheRackFails(t *testing.T) {
 		}
 	}
 
+	// Garbage that was to be masked is not passed on, short or long.
+	for i, size := range []int{200, 200_000} {
+		key := fmt.Sprintf("k%d-2-%d", number, i)
+		env.Rack.Inject(racktest.Fault{Path: "/apps/*" + key, Garbage: size})
+		c := &caller{address: here, token: env.Token("deployer"), once: true}
+		e := c.ask(t.Context(), aRead, key)
+		books.note(e)
+		if e.status != http.StatusBadGateway || !sentence(e.says) {
+			t.Errorf("%d bytes of garbage in the place of secrets came to %s", size, e.told())
+		}
+	}
+
 	// An upload that the rack breaks off is the rack's failure, and none of the client's.
 	for i, fault := range []racktest.Fault{{Drop: true}, {Drop: true, Reset: true}, {Drop: true, Delay: 50 * time.Millisecond}} {
 		fault.Path = fmt.Sprintf("/apps/*k%d-1-%d", number, i)
