@@ -7,6 +7,7 @@ import (
 	"hash"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -341,6 +342,7 @@ func (w *Writer) loop(ctx context.Context, beat <-chan time.Time) error {
 			}
 		default:
 		}
+		w.gather()
 		if w.take() {
 			if err := w.commit(ctx, w.batch, false); err != nil {
 				return err
@@ -412,6 +414,33 @@ func (w *Writer) drained() bool {
 	defer w.mu.Unlock()
 	return w.closing && len(w.queue) == 0
 }
+
+// gather lets those go first who are about to queue an event, as long as more come: one commit then serves them
+// all. Nobody is waited for: when no goroutine is ready to run, this takes no time.
+func (w *Writer) gather() {
+	waiting := w.waiting()
+	for range mostGathering {
+		if waiting == 0 || waiting >= w.opts.MaxBatch {
+			return
+		}
+		runtime.Gosched()
+		more := w.waiting()
+		if more == waiting {
+			return
+		}
+		waiting = more
+	}
+}
+
+// waiting is how many events wait to be taken.
+func (w *Writer) waiting() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue)
+}
+
+// mostGathering is how often gather gives way.
+const mostGathering = 8
 
 // take makes the next batch of what waits, and tells whether there is one.
 func (w *Writer) take() bool {
