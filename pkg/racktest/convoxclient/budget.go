@@ -32,7 +32,7 @@ func cmdBudgetShow(run *invocation) error {
 		return nil
 	}
 	// Whether the app was shut down; it does not matter when that cannot be told.
-	run.get("/apps/"+run.arg(0)+"/budget/shutdown-state", nil) //nolint:errcheck,gosec // as above
+	run.get("/apps/"+run.arg(0)+"/budget/shutdown-state", nil) //nolint:errcheck // as above
 	return run.showJSON(b)
 }
 
@@ -79,7 +79,7 @@ func cmdBudgetSet(run *invocation) error {
 
 // costSoFar is asked before a cap is set, to warn of one that is passed already.
 func (run *invocation) costSoFar() {
-	run.get("/apps/"+run.arg(0)+"/cost", nil) //nolint:errcheck,gosec // it only makes for a warning
+	run.get("/apps/"+run.arg(0)+"/cost", nil) //nolint:errcheck // it only makes for a warning
 }
 
 func cmdBudgetRaise(run *invocation) error {
@@ -135,7 +135,7 @@ func cmdBudgetDismiss(run *invocation) error {
 
 func cmdCost(run *invocation) error {
 	var c wire.Cost
-	if err := run.get("/apps/"+run.arg(0)+"/cost", &c); err != nil {
+	if err := run.get(run.appPath("/cost"), &c); err != nil {
 		return err
 	}
 	return run.showJSON(c)
