@@ -126,7 +126,7 @@ func (b *bench) calm(ctx context.Context, db *sqlx.DB) {
 
 // longLog compares an empty log with a very long one.
 func (b *bench) longLog() {
-	events := pick(b, 10_000_000, 500_000)
+	events := pick(b, 10_000_000, 300_000)
 	// An event takes less than 1 KB with its indexes, and as much again while they are built.
 	if room := int(freeSpace(os.TempDir()) / 3 / 1024); room < events {
 		events = room
