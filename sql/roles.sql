@@ -36,6 +36,7 @@ grant select, insert, update on rgw.users, rgw.tokens, rgw.token_secrets, rgw.se
 grant select, insert, update, delete on rgw.roles, rgw.bindings, rgw.settings to rgw_admin;
 grant select, insert, delete on rgw.signin_states to rgw_admin;
 grant select, insert on rgw.bootstrap to rgw_admin;
+grant select, insert, update, delete on rgw.idempotency_keys to rgw_admin;
 grant select on rgw.token_uses, rgw.session_uses, rgw.started_processes, rgw.cluster_epoch, rgw.schema_migrations to rgw_admin;
 grant select, insert (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac, kind, phase, decision,
   actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_admin;

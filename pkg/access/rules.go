@@ -260,7 +260,7 @@ func Rules() []Rule {
 		r("listUsers", "user.list", PermUserRead, none, no),
 		r("addUser", "user.add", PermUserManage, S, no),
 		r("getUser", "user.get", PermUserRead, none, no),
-		r("removeUser", "user.remove", PermUserManage, S, no),
+		r("removeUser", "user.remove", PermUserManage, A, no),
 		r("lockUser", "user.lock", PermUserManage, S, no),
 		r("unlockUser", "user.unlock", PermUserManage, S, no),
 		r("setUserBindings", "user.set_roles", PermUserManage, S, no),

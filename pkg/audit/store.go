@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 const insertEvent = `
@@ -182,7 +183,7 @@ func (e *Event) DetailJSON() []byte { return e.detail }
 type Filter struct {
 	Actor     string // label or id
 	App       string
-	Action    string
+	Actions   []string // any of these; empty for all
 	Resource  string
 	Decision  Decision
 	Phase     Phase
@@ -228,7 +229,7 @@ from rgw.audit_events
 where occurred_at >= $1 and occurred_at < $2
   and ($3 = '' or actor_id = $3 or actor_label = $3)
   and ($4 = '' or app = $4 and app <> '')
-  and ($5 = '' or action = $5)
+  and (cardinality($5::text[]) = 0 or action = any($5::text[]))
   and ($6 = '' or decision = nullif($6, '')::rgw.event_decision)
   and ($7 = '' or phase = nullif($7, '')::rgw.event_phase)
   and ($8 = '' or kind = nullif($8, '')::rgw.event_kind)
@@ -273,7 +274,7 @@ func List(ctx context.Context, db sqlx.QueryerContext, f Filter) (events []*Even
 			until = at.Add(time.Microsecond) // lets the planner leave out later months
 		}
 	}
-	rows, err := db.QueryxContext(ctx, listEvents, since, until, f.Actor, f.App, f.Action, string(f.Decision), string(f.Phase),
+	rows, err := db.QueryxContext(ctx, listEvents, since, until, f.Actor, f.App, pq.Array(append([]string{}, f.Actions...)), string(f.Decision), string(f.Phase),
 		string(f.Kind), f.MinStatus, maxStatus, request, beforeTime, beforeID, f.ByHand, f.Resource, limit+1)
 	if err != nil {
 		return nil, "", fmt.Errorf("list events: %w", err)
