@@ -72,6 +72,7 @@ func (x *exchange) present() *problem {
 	r := x.r
 	lines := r.Header["Authorization"]
 	cookie, hasCookie := x.a.Sessions.FromRequest(r)
+	hasCookie = hasCookie && cookie.Kind() == credential.Session
 	switch {
 	case len(lines) > 1, len(lines) == 1 && hasCookie:
 		return refuse(http.StatusBadRequest, "two-credentials", "two credentials were sent: send a token, or the cookie of a session, not both")

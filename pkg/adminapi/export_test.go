@@ -24,10 +24,10 @@ func (a *API) Operations() []Operation {
 }
 
 // Parameters are those that a request can carry.
-func (o Operation) Parameters() []*parameter { return o.op.Parameters }
+func (o Operation) Parameters() []*Parameter { return o.op.Parameters }
 
 // Body is the schema of the body; nil when it takes none.
-func (o Operation) Body() *schema {
+func (o Operation) Body() *Schema {
 	if o.op.Body == nil {
 		return nil
 	}
@@ -63,3 +63,15 @@ func (o Operation) CheckResponse(status int, contentType, body string) error {
 
 // Follow resolves references.
 func (s *schema) Follow() *schema { return s.follow() }
+
+// Schema is a schema of the document.
+type Schema = schema
+
+// Parameter is a parameter of an operation.
+type Parameter = parameter
+
+// ReadDocument reads another document than the one that is built in.
+func ReadDocument(text []byte) error {
+	_, err := readDocument(text)
+	return err
+}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"rackgateway/pkg/adminapi"
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/directory"
 )
@@ -230,5 +229,3 @@ func (w *world) until(ok func() bool) {
 		}
 	}
 }
-
-var _ adminapi.Problem

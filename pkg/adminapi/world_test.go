@@ -20,7 +20,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
-	"rackgateway/pkg/access"
 	"rackgateway/pkg/adminapi"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
@@ -204,6 +203,12 @@ func (w *world) keepBy(by directory.Actor, name string, want directory.NewToken)
 	w.tokens[name], w.ids[name] = secret, token.ID
 }
 
+// learn notes a token's text under a name.
+func (w *world) learn(name, text string) {
+	w.t.Helper()
+	w.tokens[name] = must[credential.Token](w.t)(credential.Parse(text))
+}
+
 // exec runs SQL as the schema's owner.
 func (w *world) exec(statement string, args ...any) {
 	w.t.Helper()
@@ -369,5 +374,3 @@ func (w *world) state() string {
 	}
 	return text
 }
-
-var _ = access.KindUser
