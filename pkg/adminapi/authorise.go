@@ -158,7 +158,9 @@ func (x *exchange) sameSite() *problem {
 	return nil
 }
 
-func (x *exchange) upgrades() bool { return len(x.r.Header["Upgrade"]) > 0 }
+func (x *exchange) upgrades() bool {
+	return x.r.Method == http.MethodGet && len(x.r.Header["Upgrade"]) > 0
+}
 
 func safeMethod(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
