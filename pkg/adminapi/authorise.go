@@ -47,15 +47,19 @@ func (x *exchange) identify(ctx context.Context) *problem {
 	if refused := x.present(); refused != nil {
 		return refused
 	}
-	if !x.a.Credentials.Cached(x.token) && !x.a.flood.open(x.address, x.started) {
+	cached := x.a.Credentials.Cached(x.token)
+	if !cached && !x.a.flood.open(x.address, x.token.Hash(), x.started) {
 		p := refuse(http.StatusTooManyRequests, "too-many-failures",
-			"too many requests with wrong credentials came from your address: wait a minute, and check the token")
-		p.retryAfter = 60
+			"too many requests with wrong credentials come from your address: wait a few seconds, and check the token")
+		p.retryAfter = 5
 		return p
 	}
 	entry, err := x.a.Credentials.Resolve(ctx, x.token)
 	if err != nil {
 		return x.unresolved(err)
+	}
+	if !cached {
+		x.a.flood.remember(x.token.Hash())
 	}
 	x.entry = entry
 	x.know(entry.Principal)
@@ -151,7 +155,8 @@ func (x *exchange) sameSite() *problem {
 			return cross()
 		}
 	case !safeMethod(x.r.Method):
-		if !x.a.Sessions.CheckCSRF(x.r, x.token) {
+		// In the header alone: a form's field would have to be read out of the body, which is not ours to read.
+		if len(h["X-Csrf-Token"]) != 1 || !x.a.Sessions.CheckCSRF(x.r, x.token) {
 			return refuse(http.StatusForbidden, "csrf", "the header X-CSRF-Token is missing or not of this session: take csrf_token from GET %s/me", BasePath)
 		}
 	}

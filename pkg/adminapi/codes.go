@@ -16,7 +16,7 @@ var codes = []code{
 	{"no-credential", http.StatusUnauthorized, "Neither a session nor a token was sent."},
 	{"malformed-credential", http.StatusUnauthorized, "What was sent is not a token, or was not copied whole."},
 	{"two-credentials", http.StatusBadRequest, "A token and a cookie were sent, or two tokens."},
-	{"too-many-failures", http.StatusTooManyRequests, "Too many wrong credentials came from the address. Wait a minute."},
+	{"too-many-failures", http.StatusTooManyRequests, "Too many wrong credentials come from the address. Wait a few seconds."},
 	{"cross-site", http.StatusForbidden, "Another web site made a browser send this."},
 	{"csrf", http.StatusForbidden, "X-CSRF-Token is missing, or not of this session."},
 	{"bad-query", http.StatusBadRequest, "The part of the address behind the ? cannot be read."},

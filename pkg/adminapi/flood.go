@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"crypto/sha256"
 	"net/netip"
 	"sync"
 	"time"
@@ -13,11 +14,12 @@ import (
 
 // A floodgate keeps refusals from costing a record each: the first of a source in a minute are recorded one by one,
 // the rest as counts. And it slows down whoever fails to authenticate, by address, so that guessing costs no
-// queries.
+// queries. It is no weapon against others at the same address: whose token was good lately passes.
 type floodgate struct {
 	mu      sync.Mutex
 	sources map[string]*source
-	counts  map[netip.Addr]int // of failures that were not recorded one by one
+	good    map[[sha256.Size]byte]struct{} // tokens that were good lately, by hash
+	counts  map[netip.Addr]int             // of failures that were not recorded one by one
 	total   int
 }
 
@@ -31,12 +33,16 @@ type source struct {
 const (
 	floodSources     = 10_000 // told apart; beyond, everybody new shares one
 	failuresRecorded = 10     // of an address in a minute
-	failuresAllowed  = 120    // of an address in a minute, before it is told to wait
+	failuresPerSec   = 20     // of an address that are looked up
+	failureBurst     = 100    // and at once
+	floodGood        = 50_000 // tokens remembered as good
 	floodAddresses   = 20     // named in a count
 )
 
 func newFloodgate() *floodgate {
-	return &floodgate{sources: make(map[string]*source), counts: make(map[netip.Addr]int)}
+	return &floodgate{
+		sources: make(map[string]*source), good: make(map[[sha256.Size]byte]struct{}), counts: make(map[netip.Addr]int),
+	}
 }
 
 func perMinute(n int) *rate.Limiter { return rate.NewLimiter(rate.Limit(n)/60, n) }
@@ -52,7 +58,7 @@ func (g *floodgate) of(key string, recorded int, now time.Time) *source {
 				return s
 			}
 		}
-		s = &source{records: perMinute(recorded), failures: perMinute(failuresAllowed)}
+		s = &source{records: perMinute(recorded), failures: rate.NewLimiter(failuresPerSec, failureBurst)}
 		g.sources[key] = s
 	}
 	s.seen = now
@@ -104,10 +110,23 @@ func (g *floodgate) failed(address netip.Addr, now time.Time) {
 	g.of(network(address), failuresRecorded, now).failures.AllowN(now, 1)
 }
 
-// open reports whether an address may try a credential that is not known yet.
-func (g *floodgate) open(address netip.Addr, now time.Time) bool {
+// remember notes a token that was found good.
+func (g *floodgate) remember(hash [sha256.Size]byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if len(g.good) >= floodGood {
+		clear(g.good)
+	}
+	g.good[hash] = struct{}{}
+}
+
+// open reports whether an address may try a credential that is not in memory.
+func (g *floodgate) open(address netip.Addr, hash [sha256.Size]byte, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.good[hash]; ok {
+		return true
+	}
 	s, ok := g.sources[network(address)]
 	return !ok || s.failures.TokensAt(now) >= 1
 }

@@ -14,6 +14,7 @@ type Admin struct {
 	Database AdminDatabase
 	Audit    AdminAudit
 	Server   Server
+	Rack     RackName
 	Upstream AdminUpstream
 	SignIn   SignIn
 	Secrets  AdminSecrets
@@ -22,7 +23,7 @@ type Admin struct {
 }
 
 // serving are the groups that only `admin serve` uses.
-var serving = []string{"Server", "Upstream", "SignIn", "Secrets", "Access"}
+var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Access"}
 
 // AdminDatabase is admin's connections to PostgreSQL.
 type AdminDatabase struct {
@@ -103,6 +104,7 @@ func loadAdmin(environ []string) (*loader, *Admin) {
 	l.key("AUDIT_MAC_KEY", cfg.Audit.MACKey)
 	l.key("AUDIT_MAC_KEY_PREVIOUS", cfg.Audit.MACKeyPrevious)
 	l.server(&cfg.Server)
+	l.rackName(&cfg.Rack)
 	l.certificates("PROXY_CA_FILE", cfg.Upstream.ProxyCAFile)
 	l.signIn(&cfg.SignIn, cfg.Server.DevMode)
 	l.key("APP_SECRET_KEY", cfg.Secrets.AppKey)

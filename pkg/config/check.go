@@ -185,6 +185,10 @@ func (l *loader) rack(r *Rack, dev bool) {
 	if !tokenForm.MatchString(r.Username) || strings.Contains(r.Username, ":") {
 		l.mistake("RACK_USERNAME", "has a colon, spaces, control characters or characters beyond ASCII")
 	}
+	l.rackName(&r.RackName)
+}
+
+func (l *loader) rackName(r *RackName) {
 	if r.Alias == "" {
 		r.Alias = "rack"
 		source := "default"

@@ -51,15 +51,20 @@ type Database struct {
 
 // Rack is the rack behind the gateway.
 type Rack struct {
-	Host         *url.URL    `env:"RACK_HOST" need:"yes" doc:"Address of the rack's API; https unless it says otherwise." example:"https://api.rack.example.com"`
-	Token        secret.Text `env:"RACK_TOKEN" need:"yes" doc:"The rack's password, which only the proxy holds." example:"PASSWORD"`
-	TokenNext    secret.Text `env:"RACK_TOKEN_NEXT" doc:"The rack's next password, used once the rack refuses RACK_TOKEN, so that it can be changed without an interruption." example:"PASSWORD"`
-	Username     string      `env:"RACK_USERNAME" envDefault:"convox" doc:"User name that goes with the rack's password." example:"convox"`
-	Organization string      `env:"RACK_ORGANIZATION" envDefault:"gateway" doc:"First half of the name by which the CLI knows the rack, ORGANIZATION/ALIAS." example:"acme"`
-	Alias        string      `env:"RACK_ALIAS" doc:"Second half of that name; by default the value of RACK, or rack." example:"staging"`
-	Name         string      `env:"RACK" doc:"The rack's own name, when RACK_ALIAS should be the same." example:"staging"`
-	CAFile       string      `env:"RACK_CA_FILE" doc:"PEM file with the authorities to verify the rack's certificate by, in place of the system's." example:"/etc/gateway/rack-ca.pem"`
-	TLSPins      []Pin       `env:"RACK_TLS_PIN" doc:"SHA-256 of the public key (SubjectPublicKeyInfo) of the rack's certificate, in base64 or hex; several by commas. With a pin, that key is what counts, and not the authority." example:"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
+	Host      *url.URL    `env:"RACK_HOST" need:"yes" doc:"Address of the rack's API; https unless it says otherwise." example:"https://api.rack.example.com"`
+	Token     secret.Text `env:"RACK_TOKEN" need:"yes" doc:"The rack's password, which only the proxy holds." example:"PASSWORD"`
+	TokenNext secret.Text `env:"RACK_TOKEN_NEXT" doc:"The rack's next password, used once the rack refuses RACK_TOKEN, so that it can be changed without an interruption." example:"PASSWORD"`
+	Username  string      `env:"RACK_USERNAME" envDefault:"convox" doc:"User name that goes with the rack's password." example:"convox"`
+	RackName
+	CAFile  string `env:"RACK_CA_FILE" doc:"PEM file with the authorities to verify the rack's certificate by, in place of the system's." example:"/etc/gateway/rack-ca.pem"`
+	TLSPins []Pin  `env:"RACK_TLS_PIN" doc:"SHA-256 of the public key (SubjectPublicKeyInfo) of the rack's certificate, in base64 or hex; several by commas. With a pin, that key is what counts, and not the authority." example:"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
+}
+
+// RackName is how the rack is called, as ORGANIZATION/ALIAS.
+type RackName struct {
+	Organization string `env:"RACK_ORGANIZATION" envDefault:"gateway" doc:"First half of the name by which the CLI knows the rack, ORGANIZATION/ALIAS." example:"acme"`
+	Alias        string `env:"RACK_ALIAS" doc:"Second half of that name; by default the value of RACK, or rack." example:"staging"`
+	Name         string `env:"RACK" doc:"The rack's own name, when RACK_ALIAS should be the same." example:"staging"`
 }
 
 // ProxyAudit is how the proxy records.
