@@ -44,8 +44,10 @@ type Config struct {
 	ClientAddress func(*http.Request) netip.Addr
 	// Rack passes requests below /api/v1/rack on to the proxy; nil when there is none to pass them to.
 	Rack http.Handler
-	// Ready are the checks of readiness beside the API's own; may be empty.
+	// Ready are the checks of readiness beside the API's own, and Notes those that are told and do not count; both may
+	// be empty.
 	Ready map[string]CheckFunc
+	Notes map[string]CheckFunc
 
 	MaxWait time.Duration    // how long one request may take; 30 s when zero
 	Log     *slog.Logger     // nil discards

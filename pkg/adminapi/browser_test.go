@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"rackgateway/pkg/adminapi"
+	"rackgateway/pkg/signin"
 )
 
 // Requests that a browser authenticates by itself: what protects them.
@@ -104,7 +105,7 @@ func TestASessionIsACookieAndNothingElse(t *testing.T) {
 		t.Errorf("beside a bearer token: %s", got.body)
 	}
 	r = w.request("", "GET", "/me", nil)
-	r.AddCookie(&http.Cookie{Name: cookieName, Value: w.tokens["admin"].Reveal()})
+	r.AddCookie(&http.Cookie{Name: signin.SessionCookie, Value: w.tokens["admin"].Reveal()})
 	if got := w.send(r); got.status != http.StatusUnauthorized {
 		t.Errorf("a CLI token as a cookie: %d %s", got.status, got.body)
 	}

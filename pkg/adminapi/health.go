@@ -29,8 +29,8 @@ func (a operations) GetHealth(context.Context, GetHealthRequestObject) (GetHealt
 // GetReady answers whether the process can do its work.
 func (a operations) GetReady(ctx context.Context, _ GetReadyRequestObject) (GetReadyResponseObject, error) {
 	checks := a.checks(ctx)
-	for _, check := range checks {
-		if !check.Ok {
+	for name, check := range checks {
+		if _, note := a.Notes[name]; !check.Ok && !note {
 			return GetReady503JSONResponse{Status: "Service Unavailable", Checks: checks}, nil
 		}
 	}
@@ -70,9 +70,11 @@ func (a *API) checks(ctx context.Context) map[string]Check {
 	age := a.Credentials.ProofAge()
 	deaf := age > a.Credentials.MaxStaleness()
 	note("listener", !deaf, trouble(deaf, "changes of access are not heard in time: is PostgreSQL reachable without a pooler in between?"))
-	for name, check := range a.Ready {
-		ok, detail := check(ctx)
-		note(name, ok, detail)
+	for _, more := range []map[string]CheckFunc{a.Ready, a.Notes} {
+		for name, check := range more {
+			ok, detail := check(ctx)
+			note(name, ok, detail)
+		}
 	}
 	a.ready.at, a.ready.last = a.Now(), checks
 	return checks

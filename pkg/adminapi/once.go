@@ -11,6 +11,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+
+	"rackgateway/pkg/audit"
+	"rackgateway/pkg/directory"
+	"rackgateway/pkg/seal"
 )
 
 // keyLife is how long an idempotency key is remembered.
@@ -87,7 +92,11 @@ type idempotencyKey struct {
 }
 
 // bound is what the sealed answer belongs to.
-func (k idempotencyKey) bound() string { return k.principal + "\n" + k.x.op.ID + "\n" + k.key }
+func (k idempotencyKey) bound() string { return boundTo(k.principal, k.x.op.ID, k.key) }
+
+func boundTo(principal, operation, key string) string {
+	return principal + "\n" + operation + "\n" + key
+}
 
 func (k idempotencyKey) reserve(ctx context.Context, request []byte) (bool, error) {
 	db := k.x.a.DB
@@ -187,4 +196,56 @@ func (k idempotencyKey) send(status int, body []byte) {
 func (a *API) forgetKeys(ctx context.Context) error {
 	_, err := a.DB.ExecContext(ctx, forgetKeys, keyLife.Seconds())
 	return err
+}
+
+const answeredKeys = `
+select k.principal, k.operation, k.key, k.answer from rgw.idempotency_keys k
+where k.answer is not null and (k.principal, k.operation, k.key) > ($1, $2, $3)
+order by k.principal, k.operation, k.key
+limit 500`
+
+const resealKey = `
+update rgw.idempotency_keys set answer = $5
+where principal = $1 and operation = $2 and key = $3 and answer = $4`
+
+// Rekey seals anew, with the present key, the answers that were sealed with the one before, and records that it did.
+// It returns how many, and how many could be opened with neither.
+func Rekey(ctx context.Context, db *sqlx.DB, key audit.Key, by directory.Actor, box *seal.Box) (done, lost int, err error) {
+	e := by.Event(time.Now(), "gateway.rekey", "idempotency_keys")
+	e.Decision = audit.DecisionAllow
+	err = audit.Change(ctx, db, key, e, func(tx *sqlx.Tx) error {
+		type sealed struct {
+			Principal string `db:"principal"`
+			Operation string `db:"operation"`
+			Key       string `db:"key"`
+			Answer    []byte `db:"answer"`
+		}
+		for last := (sealed{}); ; {
+			var rows []sealed
+			if err := tx.SelectContext(ctx, &rows, answeredKeys, last.Principal, last.Operation, last.Key); err != nil {
+				return fmt.Errorf("read what is sealed: %w", err)
+			}
+			for _, row := range rows {
+				last = row
+				again, changed, err := box.Reseal(row.Answer, boundTo(row.Principal, row.Operation, row.Key))
+				switch {
+				case err != nil:
+					lost++
+					continue
+				case !changed:
+					continue
+				}
+				if _, err := tx.ExecContext(ctx, resealKey, row.Principal, row.Operation, row.Key, row.Answer, again); err != nil {
+					return fmt.Errorf("keep what was sealed anew: %w", err)
+				}
+				done++
+			}
+			if len(rows) == 0 {
+				e.Detail.Params.Add("sealed", strconv.Itoa(done))
+				e.Detail.Params.Add("lost", strconv.Itoa(lost))
+				return nil
+			}
+		}
+	})
+	return done, lost, err
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -28,20 +27,21 @@ import (
 	"rackgateway/pkg/postgres/postgrestest"
 	"rackgateway/pkg/seal"
 	"rackgateway/pkg/secret"
+	"rackgateway/pkg/signin"
 )
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
 // world is the API over a database of the test's own, with the rights of admin's role and no more.
 type world struct {
-	t       testing.TB
-	api     *adminapi.API
-	server  *httptest.Server
-	db      *sqlx.DB // as the schema's owner, to look behind the scenes
-	writer  *directory.Writer
-	reader  *directory.Reader
-	cache   *credential.Cache
-	cookies cookies
+	t        testing.TB
+	api      *adminapi.API
+	server   *httptest.Server
+	db       *sqlx.DB // as the schema's owner, to look behind the scenes
+	writer   *directory.Writer
+	reader   *directory.Reader
+	cache    *credential.Cache
+	sessions *signin.Sessions
 
 	mu     sync.Mutex
 	now    time.Duration // ahead of the system's clock
@@ -68,16 +68,16 @@ func newWorld(t testing.TB, change ...func(*adminapi.Config)) *world {
 		t: t, db: database.Owner(t),
 		tokens: make(map[string]credential.Token), ids: make(map[string]uuid.UUID), people: make(map[string]directory.User),
 	}
-	w.cookies = cookies{keys.Signer("csrf")}
 	pool := database.Admin(t)
 	feed := postgres.NewFeed(pool, []string{credential.Channel}, postgres.FeedOptions{})
 	w.cache = credential.NewCache(pool, feed, credential.Options{Now: w.clock, NoteSessions: true})
 	events := audit.NewWriter(pool, audit.WriterOptions{Key: key})
 	w.writer = directory.NewWriter(pool, key, directory.WriterOptions{Now: w.clock})
 	w.reader = directory.NewReader(pool, directory.ReaderOptions{Now: w.clock})
+	w.sessions = signin.NewSessions(w.writer, w.reader, keys)
 	config := adminapi.Config{
 		DB: pool, Reader: w.reader, Writer: w.writer, Credentials: w.cache, Audit: events,
-		Sessions: w.cookies, Answers: keys.Box("idempotency answer"), RackName: "acme/staging",
+		Sessions: w.sessions, Answers: keys.Box("idempotency answer"), RackName: "acme/staging",
 		Origin: &url.URL{Scheme: "https", Host: "gateway.example.com"}, ClientAddress: remote, Now: w.clock,
 	}
 	for _, fn := range change {
@@ -117,29 +117,6 @@ func (w *world) clock() time.Time {
 
 func remote(r *http.Request) netip.Addr {
 	return netip.MustParseAddrPort(r.RemoteAddr).Addr()
-}
-
-const cookieName = "__Host-rgw-session"
-
-// cookies is the browser's side of sessions.
-type cookies struct{ signer *seal.Signer }
-
-func (cookies) FromRequest(r *http.Request) (credential.Token, bool) {
-	cookie, err := r.Cookie(cookieName)
-	if err != nil {
-		return credential.Token{}, false
-	}
-	token, err := credential.Parse(cookie.Value)
-	return token, err == nil
-}
-
-func (c cookies) CSRF(session credential.Token) string {
-	hash := session.Hash()
-	return fmt.Sprintf("%x", c.signer.Sign(hash[:]))
-}
-
-func (c cookies) CheckCSRF(r *http.Request, session credential.Token) bool {
-	return r.Header.Get("X-CSRF-Token") == c.CSRF(session)
 }
 
 func must[T any](t testing.TB) func(T, error) T {
@@ -278,7 +255,7 @@ func (w *world) authenticate(r *http.Request, who string) {
 		r.Header.Set("Authorization", "Bearer "+token.Reveal())
 		return
 	}
-	r.AddCookie(&http.Cookie{Name: cookieName, Value: token.Reveal()})
+	r.AddCookie(&http.Cookie{Name: signin.SessionCookie, Value: token.Reveal()})
 	r.Header.Set("Sec-Fetch-Site", "same-origin")
 	if r.Method != http.MethodGet {
 		r.Header.Set("X-CSRF-Token", w.csrf(who))
@@ -286,7 +263,7 @@ func (w *world) authenticate(r *http.Request, who string) {
 }
 
 // csrf is the token that GET /me gives a session that is good.
-func (w *world) csrf(who string) string { return w.cookies.CSRF(w.tokens[who]) }
+func (w *world) csrf(who string) string { return w.sessions.CSRF(w.tokens[who]) }
 
 func (w *world) send(r *http.Request) answer {
 	w.t.Helper()
