@@ -356,6 +356,7 @@ func checkToken(want NewToken) (NewToken, error) {
 		want.Bindings, want.Permissions = rights.Bindings, rights.Permissions
 		want.Sources, err = checkSources(want.Sources)
 		return want, err
+	case credential.Session: // begins by signing in, and in no other way
 	}
 	return want, invalid("bad-token-kind", "a token is of kind cli or api")
 }

@@ -215,7 +215,7 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, _ *visit) *refus
 	if err := h.setFlow(w, f); err != nil {
 		return broken(err)
 	}
-	http.Redirect(w, r, issuer.authorizeURL(f), http.StatusSeeOther)
+	http.Redirect(w, r, issuer.authorizeURL(f), http.StatusSeeOther) //nolint:gosec // the address is the issuer's; only random texts are added
 	return nil
 }
 

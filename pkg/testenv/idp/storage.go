@@ -262,7 +262,7 @@ func (c client) LoginURL(id string) string {
 func (c client) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeBearer }
 func (c client) IDTokenLifetime() time.Duration      { return time.Hour }
 func (c client) DevMode() bool                       { return true } // a redirect to http://localhost
-func (c client) RestrictAdditionalIdTokenScopes() func([]string) []string {
+func (c client) RestrictAdditionalIdTokenScopes() func([]string) []string { //nolint:staticcheck // the name is the protocol library's
 	return func(scopes []string) []string { return scopes }
 }
 func (c client) RestrictAdditionalAccessTokenScopes() func([]string) []string {
