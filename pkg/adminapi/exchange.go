@@ -33,8 +33,6 @@ type exchange struct {
 	principal *access.Principal
 	decision  access.Decision
 	event     audit.Event // what the events of this request have in common
-
-	answered bool
 }
 
 type exchangeKey struct{}
