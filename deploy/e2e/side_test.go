@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -335,7 +336,7 @@ func (s *side) listArchive(name string, r io.Reader) error {
 	}
 	for tr := tar.NewReader(gz); ; {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -359,15 +360,14 @@ func (s *side) listArchive(name string, r io.Reader) error {
 
 // running is a command that goes on while the scenario does other things.
 type running struct {
-	s      *side
-	what   string
-	stop   context.CancelFunc
-	ended  chan struct{}
-	code   int
-	out    *watched
-	errs   *watched
-	stdin  io.WriteCloser
-	killed bool
+	s     *side
+	what  string
+	stop  context.CancelFunc
+	ended chan struct{}
+	code  int
+	out   *watched
+	errs  *watched
+	stdin io.WriteCloser
 }
 
 // start runs a command in the background, with an input that stays open.

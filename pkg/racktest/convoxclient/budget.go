@@ -32,7 +32,7 @@ func cmdBudgetShow(run *invocation) error {
 		return nil
 	}
 	// Whether the app was shut down; it does not matter when that cannot be told.
-	run.get("/apps/"+run.arg(0)+"/budget/shutdown-state", nil) //nolint:errcheck,gosec // as above
+	run.get("/apps/"+run.arg(0)+"/budget/shutdown-state", nil) //nolint:errcheck // as above
 	return run.showJSON(b)
 }
 
@@ -79,7 +79,7 @@ func cmdBudgetSet(run *invocation) error {
 
 // costSoFar is asked before a cap is set, to warn of one that is passed already.
 func (run *invocation) costSoFar() {
-	run.get("/apps/"+run.arg(0)+"/cost", nil) //nolint:errcheck,gosec // it only makes for a warning
+	run.get("/apps/"+run.arg(0)+"/cost", nil) //nolint:errcheck // it only makes for a warning
 }
 
 func cmdBudgetRaise(run *invocation) error {

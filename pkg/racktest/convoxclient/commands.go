@@ -241,7 +241,7 @@ func cmdVersion(run *invocation) error {
 	c, _, err := run.cli.current(run.ctx, run.out, run.flags["rack"])
 	if err != nil { // whatever it is: the CLI says that there is no rack
 		run.printf("server: none\n")
-		return nil //nolint:nilerr // as above
+		return nil
 	}
 	defer c.Close()
 	run.c = c
@@ -908,7 +908,7 @@ func (run *invocation) test(service, command, release string) error {
 	err := run.exec(p.ID, command, map[string]string{"Entrypoint": "true"})
 	var code exitError
 	if errors.As(err, &code) && code != 0 {
-		return fmt.Errorf("exit %d", code)
+		return fmt.Errorf("exit %w", code)
 	}
 	if errors.As(err, &code) {
 		return nil

@@ -116,7 +116,7 @@ func (run *invocation) exportRelease(app, dir string) error {
 }
 
 func (run *invocation) downloadFile(path, name string) error {
-	f, err := os.Create(name) //nolint:gosec // in a folder of our own
+	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func cmdAppImport(run *invocation) error {
 	if err != nil {
 		return err
 	}
-	defer end() //nolint:errcheck // it was read only
+	defer end()
 	dir, err := os.MkdirTemp("", "convoxclient-")
 	if err != nil {
 		return err
@@ -137,7 +137,7 @@ func cmdAppImport(run *invocation) error {
 	if err := unzip(r, dir); err != nil {
 		return err
 	}
-	data, err := os.ReadFile(filepath.Join(dir, exportedApp)) //nolint:gosec // in a folder of our own
+	data, err := os.ReadFile(filepath.Join(dir, exportedApp))
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (run *invocation) importRelease(app, dir string) (release string, err error
 		release = b.Release
 	}
 	if name := filepath.Join(dir, exportedEnv); exists(name) {
-		data, err := os.ReadFile(name) //nolint:gosec // in a folder of our own
+		data, err := os.ReadFile(name)
 		if err != nil {
 			return "", err
 		}
@@ -241,11 +241,11 @@ func (run *invocation) importParameters(app string, want map[string]string) erro
 }
 
 func (run *invocation) uploadFile(method, path, name string, out any) error {
-	f, err := os.Open(name) //nolint:gosec // in a folder of our own
+	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // it was read only
+	defer f.Close()
 	return run.c.Upload(run.ctx, method, path, nil, f, -1, out)
 }
 
@@ -285,7 +285,7 @@ func writeFrom(name string, r io.Reader) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	f, err := os.Create(name) //nolint:gosec // in a folder of our own
+	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
@@ -348,10 +348,10 @@ func (run *invocation) listen(local int, host string, port int) {
 	run.printf("proxying localhost:%d to %s:%d\n", local, host, port)
 	l, err := (&net.ListenConfig{}).Listen(run.ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", local))
 	if err != nil {
-		fmt.Fprintf(run.errs, "ERROR: %s\n", err) //nolint:errcheck // output of a test
+		fmt.Fprintf(run.errs, "ERROR: %s\n", err)
 		return
 	}
-	defer context.AfterFunc(run.ctx, func() { l.Close() })() //nolint:errcheck // this is how it ends
+	defer context.AfterFunc(run.ctx, func() { l.Close() })()
 	var open sync.WaitGroup
 	defer open.Wait()
 	for {
@@ -362,7 +362,7 @@ func (run *invocation) listen(local int, host string, port int) {
 		run.printf("connect: %d\n", local)
 		open.Go(func() {
 			if err := run.tunnel(conn, host, port); err != nil {
-				fmt.Fprintf(run.errs, "ERROR: %s\n", err) //nolint:errcheck // output of a test
+				fmt.Fprintf(run.errs, "ERROR: %s\n", err)
 			}
 		})
 	}
@@ -370,8 +370,8 @@ func (run *invocation) listen(local int, host string, port int) {
 
 // tunnel carries one connection.
 func (run *invocation) tunnel(conn net.Conn, host string, port int) error {
-	defer conn.Close()                                          //nolint:errcheck // it is done with
-	defer context.AfterFunc(run.ctx, func() { conn.Close() })() //nolint:errcheck // this is how it ends
+	defer conn.Close()
+	defer context.AfterFunc(run.ctx, func() { conn.Close() })()
 	s, err := run.c.Socket(run.ctx, fmt.Sprintf("/proxy/%s/%d", host, port), nil)
 	if err != nil {
 		return err
@@ -382,8 +382,8 @@ func (run *invocation) tunnel(conn net.Conn, host string, port int) error {
 		s.Send(conn) //nolint:errcheck // the other direction tells how it ends
 	}()
 	err = s.Copy(conn)
-	s.Close()    //nolint:errcheck // never fails
-	conn.Close() //nolint:errcheck // so that the sender ends
+	s.Close() //nolint:errcheck // never fails
+	conn.Close()
 	<-sent
 	return err
 }
