@@ -93,8 +93,10 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 			}
 		})
 	}
+	writing, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
 	writerDone := make(chan error, 1)
-	go func() { writerDone <- writer.Run(context.WithoutCancel(ctx)) }()
+	go func() { writerDone <- writer.Run(writing) }()
 	start("feed", feed.Run)
 	start("credentials", credentials.Run)
 	start("proxy", func(ctx context.Context) error { handler.Run(ctx); return nil })
@@ -106,6 +108,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 		defer cancel()
 		if err := writer.Close(closing); err != nil {
 			log.Error("not every record could be written before the end", "error", err)
+			giveUp() // or the process would wait for its database for ever
 		}
 		<-writerDone
 		if err := transport.Close(closing); err != nil {

@@ -77,10 +77,41 @@ func recorded(env *testenv.Env) []request {
 	return out
 }
 
+// secrets are texts that no record and no log line may hold: what a rack is seeded with, what scenarios set, and the
+// credentials of everybody.
+func secrets(env *testenv.Env) []string {
+	out := []string{
+		racktest.SeedAPIKey, "p-4c1d9e", racktest.SeedRegistryPassword, racktest.SeedDockerPassword, "config-value-19d2", racktest.SeedWebhookURL,
+		settingSecret, registrySecret, env.RackPassword(), env.MACKey(),
+	}
+	for _, who := range testenv.People() {
+		out = append(out, env.Token(who.Name))
+	}
+	return out
+}
+
+// What scenarios set, and must be recorded of them by its length alone.
+const (
+	settingSecret  = "s3cr3t-of-a-setting"
+	registrySecret = "a password with % and = in it"
+)
+
 // account holds the log of an environment against its rack's journal. It waits for what is still under way: the
-// records that follow an answer.
+// records that follow an answer. No secret may be in it, nor in what the proxies logged.
 func account(t *testing.T, env *testenv.Env) {
 	t.Helper()
+	for _, secret := range secrets(env) {
+		for _, e := range env.Events(testenv.Filter{}) {
+			if strings.Contains(string(e.Detail), secret) || strings.Contains(e.Resource, secret) {
+				t.Errorf("a record of %s holds the secret %.8s…: %s", e.Action, secret, e.Detail)
+			}
+		}
+		for _, p := range env.Proxies {
+			if strings.Contains(p.Log(), secret) {
+				t.Errorf("%s logged the secret %.8s…", p.Name, secret)
+			}
+		}
+	}
 	deadline := time.Now().Add(20 * time.Second)
 	every := time.NewTicker(20 * time.Millisecond)
 	defer every.Stop()

@@ -100,6 +100,25 @@ func TestAProxyThatIsStoppedFinishesWhatRuns(t *testing.T) {
 	}
 }
 
+// TestAProxyThatIsStoppedWithoutADatabaseGivesUp stops a proxy that has records left to write and cannot.
+func TestAProxyThatIsStoppedWithoutADatabaseGivesUp(t *testing.T) {
+	t.Parallel()
+	opts := withoutDatabase("10m")
+	opts.config["DRAIN_TIMEOUT"] = "200ms"
+	s := newSide(t, kind{"own", installOwn}, gateway, opts)
+	s.must("apps")
+	s.database.stop()
+	if got := s.run("apps"); got.Code != 1 {
+		t.Errorf("exit %d: %s%s", got.Code, got.Stdout, got.Stderr)
+	}
+	proxy := s.env.Proxies[0]
+	proxy.Terminate()
+	proxy.Wait(t.Context())
+	if !strings.Contains(proxy.Log(), "not every record could be written before the end") {
+		t.Errorf("it logged:\n%s", proxy.Log())
+	}
+}
+
 // tap lets so many bytes through, and the rest when it is opened.
 type tap struct {
 	from   interface{ Read(p []byte) (int, error) }

@@ -14,6 +14,85 @@ import (
 	"rackgateway/pkg/testenv"
 )
 
+// A relay carries connections to one address, and can be taken away and put back: a server that is gone.
+type relay struct {
+	t       *testing.T
+	address string
+	to      string // set before the first connection
+	work    sync.WaitGroup
+
+	mu       sync.Mutex
+	listener net.Listener // nil while it is closed
+	open     map[net.Conn]struct{}
+}
+
+func newRelay(t *testing.T) *relay {
+	t.Helper()
+	r := &relay{t: t, address: "127.0.0.1:0", open: make(map[net.Conn]struct{})}
+	r.start()
+	t.Cleanup(r.stop)
+	return r
+}
+
+// start listens, on the same address as before.
+func (r *relay) start() {
+	r.t.Helper()
+	l, err := net.Listen("tcp", r.address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.address, r.listener = l.Addr().String(), l
+	r.work.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r.work.Go(func() { r.carry(conn) })
+		}
+	})
+}
+
+// stop refuses connections from now on, and cuts those that are open.
+func (r *relay) stop() {
+	r.mu.Lock()
+	if r.listener != nil {
+		r.listener.Close()
+	}
+	r.listener = nil
+	for conn := range r.open {
+		conn.Close()
+	}
+	r.mu.Unlock()
+	r.work.Wait()
+}
+
+func (r *relay) carry(conn net.Conn) {
+	defer conn.Close()
+	far, err := net.Dial("tcp", r.to)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	r.mu.Lock()
+	if r.listener == nil {
+		r.mu.Unlock()
+		return
+	}
+	r.open[conn], r.open[far] = struct{}{}, struct{}{}
+	r.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { io.Copy(far, conn); far.Close() })
+	both.Go(func() { io.Copy(conn, far); conn.Close() })
+	both.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.open, conn)
+	delete(r.open, far)
+}
+
 // A front is what stands before several proxies: it gives each new connection to one that says it is ready, in turn,
 // and carries bytes.
 type front struct {

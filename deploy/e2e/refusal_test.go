@@ -130,7 +130,7 @@ func stories() []story {
 		}},
 		{name: "no-database", both: true, opts: withoutDatabase("10m"), run: func(s *side) {
 			s.must("apps")
-			s.stopDatabase()
+			s.database.stop()
 			tryAll(s)
 			s.run("env", "set", "A=1")
 			s.run("cp", "Dockerfile", s.pid("web")+":/tmp/Dockerfile")
@@ -139,7 +139,7 @@ func stories() []story {
 		}},
 		{name: "no-database-for-long", opts: withoutDatabase("1s"), run: func(s *side) {
 			s.must("apps")
-			s.stopDatabase()
+			s.database.stop()
 			// What is known of the token is believed for a second more.
 			s.await("look up your token")
 			tryAll(s)
@@ -190,24 +190,15 @@ func stories() []story {
 // withoutDatabase are the options of a side whose database goes away, and whose gateway believes what it knows of
 // tokens for so long then.
 func withoutDatabase(staleness string) sideOptions {
-	return sideOptions{ownPostgres: true, config: map[string]string{
+	return sideOptions{losesDatabase: true, config: map[string]string{
 		"AUDIT_MAX_WAIT": "1s", "ACCESS_MAX_STALENESS": staleness, "ACCESS_SOCKET_GRACE": "10m",
 	}}
-}
-
-func (s *side) stopDatabase() {
-	s.t.Helper()
-	if err := s.env.Postgres.Stop(); err != nil {
-		s.t.Fatal(err)
-	}
 }
 
 // startDatabase returns when the gateway serves again.
 func (s *side) startDatabase() {
 	s.t.Helper()
-	if err := s.env.Postgres.Start(s.ctx); err != nil {
-		s.t.Fatal(err)
-	}
+	s.database.start()
 	s.until("admin", func(a testenv.Answer) bool { return a.Status == http.StatusOK })
 }
 

@@ -77,7 +77,7 @@ func looking() []scenario {
 			s.run("api", "get", "/apps")
 			s.run("api", "get", "/system/capacity")
 			s.run("ssl")
-			s.run("cost", "demo")
+			s.run("cost")
 			s.run("budget", "show", "demo")
 			s.run("env", "mask")
 		}},
@@ -111,7 +111,7 @@ func processes() []scenario {
 			bytes := string(noText(64 << 10))
 			s.sum(bytes, "exec", pid, "sha256sum")
 			s.sum(bytes, "exec", pid, "cat")
-			s.sum("", "exec", pid, "yes 20000")
+			s.sum("", "exec", pid, "yes 2000")
 			s.sum("", "exec", pid, "random 3000000 5 30000")
 			s.sum("", "exec", pid, "random 100000 6 1")
 		}},
@@ -153,8 +153,8 @@ func processes() []scenario {
 			s.pid("web")
 			follow := s.start("logs")
 			follow.await("listening")
-			s.must("run", "web", "--detach", "echo from a process")
-			follow.await("from a process")
+			s.must("run", "web", "--detach", "printenv LOG_LEVEL")
+			follow.await(" info\n")
 			follow.kill()
 			s.run("logs", "--no-follow")
 			s.run("logs", "--no-follow", "--filter", "listening")
@@ -179,7 +179,7 @@ func processes() []scenario {
 func releasing() []scenario {
 	return []scenario{
 		{name: "env", quick: true, run: func(s *side) {
-			s.run("env", "set", "NEW=value with = and blanks", "API_KEY=changed")
+			s.run("env", "set", "NEW=value with = and blanks", "API_KEY="+settingSecret)
 			s.run("env")
 			s.feed("FROM_INPUT=1\nALSO=2\n", "env", "set")
 			s.run("env", "get", "FROM_INPUT")
@@ -306,7 +306,7 @@ func changing() []scenario {
 			s.run("apps", "params", "-a", "copy")
 		}},
 		{name: "configs", quick: true, run: func(s *side) {
-			s.feed("from the input\n", "config", "set", "settings")
+			s.feed(settingSecret+"\n", "config", "set", "settings", "--value", "what the input says counts")
 			s.run("config", "get", "settings")
 			s.write("big.json", strings.Repeat("{\"key\": \"value\"}\n", 3000))
 			s.run("config", "set", "big", "--file", "big.json")
@@ -314,12 +314,13 @@ func changing() []scenario {
 			s.run("configs")
 		}},
 		{name: "certificates and registries", quick: true, run: func(s *side) {
-			s.run("certs", "generate", "a.example.com", "b.example.com", "--id")
+			s.run("certs", "generate", "a.example.com", "--id")
+			s.run("certs", "generate", "a.example.com", "b.example.com")
 			s.run("certs")
 			s.run("certs", "delete", "cert-seed1")
 			s.run("certs", "delete", "nothere")
 			s.run("certs", "renew")
-			s.run("registries", "add", "quay.example.com", "robot", "a password with % and = in it")
+			s.run("registries", "add", "quay.example.com", "robot", registrySecret)
 			s.run("registries")
 			s.run("registries", "remove", "quay.example.com")
 			s.run("registries", "remove", "nothere.example.com")

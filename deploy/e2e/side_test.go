@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"rackgateway/pkg/postgres/cluster"
 	"rackgateway/pkg/racktest"
 	"rackgateway/pkg/racktest/convoxclient"
 	"rackgateway/pkg/testenv"
@@ -51,6 +52,8 @@ type side struct {
 	rack *racktest.Rack
 	dir  string // working directory; its name is the app's
 	url  string // for a client of this side
+
+	database *relay // before the gateway's database, with sideOptions.losesDatabase
 
 	cli      cli
 	loggedIn bool
@@ -101,8 +104,8 @@ type sideOptions struct {
 	rack   racktest.Options
 	who    string // of testenv.People; "" is admin
 	config map[string]string
-	// ownPostgres gives the side a database server that can be stopped.
-	ownPostgres bool
+	// losesDatabase puts a relay before the gateway's database that can be taken away.
+	losesDatabase bool
 	// allowDestructive turns the setting on that lets deletions through.
 	allowDestructive bool
 }
@@ -137,15 +140,33 @@ func newSide(t *testing.T, k kind, m mode, opts sideOptions) *side {
 		s.install(installation{rackURL: s.url})
 		return s
 	}
+	// A machine that is busy with other things must not make the gateway give up.
+	patient := map[string]string{"AUDIT_MAX_WAIT": "1m", "ACCESS_MAX_STALENESS": "1m", "ACCESS_SOCKET_GRACE": "5m"}
+	maps.Copy(patient, opts.config)
+	later := opts.allowDestructive || opts.losesDatabase
 	proxies := 1
-	if opts.allowDestructive {
+	if later {
 		proxies = -1
 	}
-	s.env = suite.Start(t, testenv.Options{TLS: true, Rack: rack, Proxies: proxies, Config: opts.config, OwnPostgres: opts.ownPostgres})
+	if opts.losesDatabase {
+		s.database = newRelay(t) // made first, so that it is still there when the proxies end
+	}
+	s.env = suite.Start(t, testenv.Options{TLS: true, Rack: rack, Proxies: proxies, Config: patient})
 	s.rack = s.env.Rack
 	if opts.allowDestructive {
 		s.env.Admin("setting", "set", "allow_destructive", "true")
-		s.env.AddProxy().WaitReady(t.Context())
+	}
+	config := make(map[string]string)
+	if opts.losesDatabase {
+		database, err := url.Parse(s.env.Postgres.URL(cluster.Proxy, s.env.Database))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.database.to, database.Host = database.Host, s.database.address
+		config["DATABASE_URL"] = database.String()
+	}
+	if later {
+		s.env.AddProxyWith(config).WaitReady(t.Context())
 	}
 	return s.as(opts.who)
 }
@@ -211,7 +232,7 @@ func (s *side) host() string {
 }
 
 // patience is how long one command may take.
-const patience = 2 * time.Minute
+const patience = 3 * time.Minute
 
 // quietly runs a command that does not come into the transcript.
 func (s *side) quietly(in string, args ...string) result {

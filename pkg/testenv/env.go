@@ -61,10 +61,8 @@ func (s *Suite) Start(t TB, opts Options) *Env {
 		}
 		t.Skipf("%s", what)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
-	defer cancel()
 	e := &Env{t: t, suite: s, opts: opts, tokens: make(map[string]string)}
-	server, database, tokens, err := s.prepare(ctx, opts)
+	server, database, tokens, err := s.prepare(t.Context(), opts)
 	if err != nil {
 		t.Fatalf("preparing an environment: %v", err)
 	}
@@ -92,7 +90,7 @@ func (s *Suite) Start(t TB, opts Options) *Env {
 		e.AddProxy()
 	}
 	for _, p := range e.Proxies {
-		p.WaitReady(ctx)
+		p.WaitReady(t.Context())
 	}
 	return e
 }

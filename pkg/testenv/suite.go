@@ -66,6 +66,9 @@ func (s *Suite) Close() error {
 func (s *Suite) prepare(ctx context.Context, opts Options) (server *cluster.Cluster, database string, tokens map[string]string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Waiting for other environments that are being prepared does not count.
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	if err := s.begin(ctx); err != nil {
 		return nil, "", nil, err
 	}

@@ -135,7 +135,7 @@ func cmdBudgetDismiss(run *invocation) error {
 
 func cmdCost(run *invocation) error {
 	var c wire.Cost
-	if err := run.get("/apps/"+run.arg(0)+"/cost", &c); err != nil {
+	if err := run.get(run.appPath("/cost"), &c); err != nil {
 		return err
 	}
 	return run.showJSON(c)

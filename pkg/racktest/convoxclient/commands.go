@@ -70,7 +70,7 @@ func definitions() map[string]definition {
 		"config get":       {run: cmdConfigGet, min: 1, max: 1},
 		"config set":       {run: cmdConfigSet, flags: "file:f value restart!", min: 1, max: 1},
 
-		"cost":                     {run: cmdCost, min: 1, max: 1},
+		"cost":                     {run: cmdCost},
 		"budget show":              {run: cmdBudgetShow, min: 1, max: 1},
 		"budget set":               {run: cmdBudgetSet, flags: "monthly-cap alert-at at-cap-action pricing-adjustment", min: 1, max: 1},
 		"budget cap raise":         {run: cmdBudgetRaise, flags: "monthly-cap", min: 1, max: 1},
@@ -908,7 +908,7 @@ func (run *invocation) test(service, command, release string) error {
 	err := run.exec(p.ID, command, map[string]string{"Entrypoint": "true"})
 	var code exitError
 	if errors.As(err, &code) && code != 0 {
-		return fmt.Errorf("exit %w", code)
+		return errors.New(code.Error()) // a text, and the exit code is 1
 	}
 	if errors.As(err, &code) {
 		return nil
