@@ -98,39 +98,37 @@ func (b *bench) nginx() {
 	if err != nil || b.short {
 		return
 	}
-	b.within(func(b *bench) {
-		dir, err := os.MkdirTemp("", "rgw-nginx-")
-		b.must(err)
-		b.Cleanup(func() { _ = os.RemoveAll(dir) })
-		plain, asking := freePort(b), freePort(b)
-		config := filepath.Join(dir, "nginx.conf")
-		b.must(os.WriteFile(config, fmt.Appendf(nil, "user root;"+nginxConfig, dir, b.upstream.addr, plain, asking), 0o600))
-		if os.Geteuid() != 0 {
-			b.must(os.WriteFile(config, fmt.Appendf(nil, nginxConfig, dir, b.upstream.addr, plain, asking), 0o600))
+	dir, err := os.MkdirTemp("", "rgw-nginx-")
+	b.must(err)
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
+	plain, asking := freePort(b), freePort(b)
+	config := filepath.Join(dir, "nginx.conf")
+	b.must(os.WriteFile(config, fmt.Appendf(nil, "user root;"+nginxConfig, dir, b.upstream.addr, plain, asking), 0o600))
+	if os.Geteuid() != 0 {
+		b.must(os.WriteFile(config, fmt.Appendf(nil, nginxConfig, dir, b.upstream.addr, plain, asking), 0o600))
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	cmd := exec.CommandContext(ctx, program, "-c", config, "-p", dir) // #nosec G204 -- found on the PATH
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	cmd.Stderr = b.stderr
+	b.must(cmd.Start())
+	b.Cleanup(func() { cancel(); _ = cmd.Wait() })
+	for _, port := range []int{plain, asking} {
+		waitListening(b, port)
+	}
+	subjects := []subject{
+		b.bareSubject(),
+		{name: "nginx proxy_pass", addrs: []string{fmt.Sprintf("127.0.0.1:%d", plain)}},
+		{name: "nginx + auth_request", addrs: []string{fmt.Sprintf("127.0.0.1:%d", asking)}},
+	}
+	for _, connections := range []int{32, 256} {
+		f := b.rounds(3, b.reading(nil, connections), subjects...)
+		for _, s := range subjects[1:] {
+			r := ratios(f[s.name].rate, f["bare"].rate)
+			b.report.tell(fmt.Sprintf("%s, reads at %d, against bare", s.name, connections), r.median(), "×", r.spread())
 		}
-		ctx, cancel := context.WithCancel(b.Context())
-		cmd := exec.CommandContext(ctx, program, "-c", config, "-p", dir) // #nosec G204 -- found on the PATH
-		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-		cmd.WaitDelay = 5 * time.Second
-		cmd.Stderr = b.stderr
-		b.must(cmd.Start())
-		b.Cleanup(func() { cancel(); _ = cmd.Wait() })
-		for _, port := range []int{plain, asking} {
-			waitListening(b, port)
-		}
-		subjects := []subject{
-			b.bareSubject(),
-			{name: "nginx proxy_pass", addrs: []string{fmt.Sprintf("127.0.0.1:%d", plain)}},
-			{name: "nginx + auth_request", addrs: []string{fmt.Sprintf("127.0.0.1:%d", asking)}},
-		}
-		for _, connections := range []int{32, 256} {
-			f := b.rounds(3, b.reading(nil, connections), subjects...)
-			for _, s := range subjects[1:] {
-				r := ratios(f[s.name].rate, f["bare"].rate)
-				b.report.tell(fmt.Sprintf("%s, reads at %d, against bare", s.name, connections), r.median(), "×", r.spread())
-			}
-		}
-	})
+	}
 }
 
 func freePort(b *bench) int {

@@ -85,7 +85,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			if opts.only.MatchString(m.name) && (m.name != "profiles" || opts.profile) {
 				began := time.Now()
 				fmt.Fprintf(stderr, "%-12s %s…\n", m.name, m.what)
-				m.measure(b)
+				if err := b.within(m.measure); err != nil {
+					if ctx.Err() != nil {
+						b.Fatalf("interrupted")
+					}
+					report.failed(m.what, err)
+				}
 				fmt.Fprintf(stderr, "%-12s took %s\n", m.name, time.Since(began).Round(100*time.Millisecond))
 			}
 		}
@@ -171,13 +176,13 @@ func (b *bench) start() {
 	b.report.postgres(b.Context(), b.env)
 }
 
-// within runs a part whose processes end with it.
-func (b *bench) within(part func(*bench)) {
-	b.must(testenv.Run(b.Context(), b.Name(), b.stderr, func(tb testenv.TB) {
+// within runs a part, whose processes end with it, and returns why it failed if it did.
+func (b *bench) within(part func(*bench)) error {
+	return testenv.Run(b.Context(), b.Name(), b.stderr, func(tb testenv.TB) {
 		inner := *b
 		inner.TB = tb
 		part(&inner)
-	}))
+	})
 }
 
 func (b *bench) must(err error) {

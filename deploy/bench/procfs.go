@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"rackgateway/pkg/postgres/cluster"
@@ -126,6 +127,15 @@ func memoryOf(pid int) (memory, error) {
 // resetPeak has a process's peak begin anew at what it occupies now.
 func resetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
+}
+
+// freeSpace is how many bytes may be written to the file system of a folder; 0 when that is not known.
+func freeSpace(dir string) uint64 {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0
+	}
+	return fs.Bavail * uint64(fs.Bsize) // #nosec G115 -- the size of a block is positive
 }
 
 // machine describes where this runs, in a line.

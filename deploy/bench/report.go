@@ -63,12 +63,13 @@ type Row struct {
 // report gathers the rows of one run.
 type report struct {
 	began    time.Time
+	load     string // average, before it began
 	versions []string
 	rows     []Row
 }
 
 func newReport(ctx context.Context) *report {
-	r := &report{began: time.Now(), versions: []string{runtime.Version()}}
+	r := &report{began: time.Now(), load: loadAverage(), versions: []string{runtime.Version()}}
 	if build, ok := debug.ReadBuildInfo(); ok {
 		for _, setting := range build.Settings {
 			if setting.Key == "vcs.revision" {
@@ -99,6 +100,12 @@ func (r *report) add(name string, value float64, unit string, must, aim bar, spr
 		Name: name, Value: rounded, Unit: unit, Must: must.String(), Aim: aim.String(),
 		OK: must.met(value), aimed: aim.met(value), Spread: spread,
 	})
+}
+
+// failed adds a row for what could not be measured; a bar that nobody saw reached is missed.
+func (r *report) failed(what string, err error) {
+	reason, _, _ := strings.Cut(err.Error(), "\n")
+	r.rows = append(r.rows, Row{Name: what, Value: "failed", Spread: reason})
 }
 
 // tell adds a figure that is held to nothing.
@@ -135,7 +142,7 @@ func (r *report) header() []Row {
 		text("machine", machine()),
 		text("versions", strings.Join(r.versions, ", ")),
 		text("spread", "each row names its own: least to most of the rounds whose median it is, or the method"),
-		text("when", fmt.Sprintf("%s, took %s, load average %s at the end", r.began.UTC().Format(time.RFC3339), time.Since(r.began).Round(time.Second), loadAverage())),
+		text("when", fmt.Sprintf("%s, took %s; load average %s before (of others) and %s after", r.began.UTC().Format(time.RFC3339), time.Since(r.began).Round(time.Second), r.load, loadAverage())),
 	}
 }
 

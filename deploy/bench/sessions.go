@@ -63,36 +63,34 @@ var ping = []byte{0x89, 0x80, 1, 2, 3, 4}
 // sessions measures what an exec session in which nothing happens occupies in the proxy.
 func (b *bench) sessions() {
 	count := pick(b, 1000, 1000)
-	b.within(func(b *bench) {
-		env := b.environment(1)
-		tokens := b.populate(env, "operator", "ops", principals, 1)
-		proxy := env.Proxies[0]
-		b.loadOn(gatewaySubject(env, tokens), b.reading(nil, 32))
-		open := make([]net.Conn, 0, count)
-		defer func() {
-			for _, conn := range open {
-				_ = conn.Close()
-			}
-		}()
-		begin := func(n int) {
-			for range n {
-				conn, _, err := openExec(address(proxy), tokens[len(open)%len(tokens)])
-				b.must(err)
-				open = append(open, conn)
-			}
-			for _, conn := range open {
-				_, err := conn.Write(ping)
-				b.must(err)
-			}
+	env := b.environment(1)
+	tokens := b.populate(env, "operator", "ops", principals, 1)
+	proxy := env.Proxies[0]
+	b.loadOn(gatewaySubject(env, tokens), b.reading(nil, 32))
+	open := make([]net.Conn, 0, count)
+	defer func() {
+		for _, conn := range open {
+			_ = conn.Close()
 		}
-		begin(10) // what the first ones need once is not counted
-		before := b.settled(proxy.PID())
-		begin(count)
-		after := b.settled(proxy.PID())
-		perSession := float64(after-before) / float64(count) / 1024
-		b.report.add(fmt.Sprintf("RSS per idle exec session at %d", count), perSession, "KB", atMost(64), atMost(32),
-			fmt.Sprintf("%v MB before, %v MB with them", round(float64(before)/megabyte), round(float64(after)/megabyte)))
-	})
+	}()
+	begin := func(n int) {
+		for range n {
+			conn, _, err := openExec(address(proxy), tokens[len(open)%len(tokens)])
+			b.must(err)
+			open = append(open, conn)
+		}
+		for _, conn := range open {
+			_, err := conn.Write(ping)
+			b.must(err)
+		}
+	}
+	begin(10) // what the first ones need once is not counted
+	before := b.settled(proxy.PID())
+	begin(count)
+	after := b.settled(proxy.PID())
+	perSession := float64(after-before) / float64(count) / 1024
+	b.report.add(fmt.Sprintf("RSS per idle exec session at %d", count), perSession, "KB", atMost(64), atMost(32),
+		fmt.Sprintf("%v MB before, %v MB with them", round(float64(before)/megabyte), round(float64(after)/megabyte)))
 }
 
 // settled waits until a process's memory has kept still for a second, and returns it.
@@ -123,36 +121,34 @@ func (b *bench) settled(pid int) int64 {
 // revocation measures how long a revoked token is good for: on another proxy, and for a socket that is open.
 func (b *bench) revocation() {
 	count := pick(b, 300, 200)
-	b.within(func(b *bench) {
-		env := b.environment(2)
-		db, err := postgres.Open(postgres.Config{URL: postgres.URL(env.Postgres.URL(cluster.Admin, env.Database)), Name: "bench"})
-		b.must(err)
-		defer func() { _ = db.Close() }()
-		key, err := audit.NewKey([]byte(env.MACKey()))
-		b.must(err)
-		writer := directory.NewWriter(db, key, directory.WriterOptions{})
-		by := directory.Actor{Kind: audit.ActorSystem, ID: "bench", Label: "bench", Client: "bench"}
+	env := b.environment(2)
+	db, err := postgres.Open(postgres.Config{URL: postgres.URL(env.Postgres.URL(cluster.Admin, env.Database)), Name: "bench"})
+	b.must(err)
+	defer func() { _ = db.Close() }()
+	key, err := audit.NewKey([]byte(env.MACKey()))
+	b.must(err)
+	writer := directory.NewWriter(db, key, directory.WriterOptions{})
+	by := directory.Actor{Kind: audit.ActorSystem, ID: "bench", Label: "bench", Client: "bench"}
 
-		var refused, ended sample
-		for i := range count {
-			made, token, err := writer.CreateToken(b.Context(), by, directory.NewToken{Kind: credential.CLI, Name: fmt.Sprintf("laptop %d", i), Owner: "olga@example.com"})
+	var refused, ended sample
+	for i := range count {
+		made, token, err := writer.CreateToken(b.Context(), by, directory.NewToken{Kind: credential.CLI, Name: fmt.Sprintf("laptop %d", i), Owner: "olga@example.com"})
+		b.must(err)
+		refusal, end := b.revoke(address(env.Proxies[i%2]), address(env.Proxies[(i+1)%2]), token.Reveal(), i, func() {
+			_, err := writer.Revoke(b.Context(), by, made.ID.String(), "measured")
 			b.must(err)
-			refusal, end := b.revoke(address(env.Proxies[i%2]), address(env.Proxies[(i+1)%2]), token.Reveal(), i, func() {
-				_, err := writer.Revoke(b.Context(), by, made.ID.String(), "measured")
-				b.must(err)
-			})
-			refused, ended = append(refused, milliseconds(refusal)), append(ended, milliseconds(end))
-		}
-		for _, row := range []struct {
-			name string
-			of   sample
-		}{{"revocation to refusal on another proxy", refused}, {"revocation to the end of an open exec", ended}} {
-			slices.Sort(row.of)
-			at := func(q float64) float64 { return row.of[min(int(q*float64(count)+0.999999), count)-1] }
-			b.report.add(row.name+", p99", at(0.99), "ms", atMost(100), atMost(20),
-				fmt.Sprintf("p50 %v ms, max %v ms, of %d; from before the revoking transaction", round(at(0.5)), round(at(1)), count))
-		}
-	})
+		})
+		refused, ended = append(refused, milliseconds(refusal)), append(ended, milliseconds(end))
+	}
+	for _, row := range []struct {
+		name string
+		of   sample
+	}{{"revocation to refusal on another proxy", refused}, {"revocation to the end of an open exec", ended}} {
+		slices.Sort(row.of)
+		at := func(q float64) float64 { return row.of[min(int(q*float64(count)+0.999999), count)-1] }
+		b.report.add(row.name+", p99", at(0.99), "ms", atMost(100), atMost(20),
+			fmt.Sprintf("p50 %v ms, max %v ms, of %d; from before the revoking transaction", round(at(0.5)), round(at(1)), count))
+	}
 }
 
 // revoke has a token in use by an exec session through one proxy and requests through another, revokes it, and

@@ -29,17 +29,15 @@ func (b *bench) memory() {
 		return float64(m.peak) / megabyte
 	}
 	var peak float64
-	b.within(func(b *bench) {
-		env := b.environment(1)
-		readers, writers := b.populate(env, "reader", "viewer", principals, 1), b.populate(env, "writer", "deployer", principals, 1)
-		pid := env.Proxies[0].PID()
-		job := b.reading(nil, 256)
-		measure("idle", pid)
-		measure("after reads", pid, func() { b.loadOn(gatewaySubject(env, readers), job) })
-		peak = measure("after writes", pid, func() { b.loadOn(gatewaySubject(env, writers), b.writing(nil, 256)) })
-		bare := b.child(roleBare, "http://"+b.upstream.addr)
-		measure("bare", bare.pid(), func() { b.loadOn(subject{addrs: []string{bare.addr}}, job) })
-	})
+	env := b.environment(1)
+	readers, writers := b.populate(env, "reader", "viewer", principals, 1), b.populate(env, "writer", "deployer", principals, 1)
+	pid := env.Proxies[0].PID()
+	job := b.reading(nil, 256)
+	measure("idle", pid)
+	measure("after reads", pid, func() { b.loadOn(gatewaySubject(env, readers), job) })
+	peak = measure("after writes", pid, func() { b.loadOn(gatewaySubject(env, writers), b.writing(nil, 256)) })
+	bare := b.child(roleBare, "http://"+b.upstream.addr)
+	measure("bare", bare.pid(), func() { b.loadOn(subject{addrs: []string{bare.addr}}, job) })
 	b.report.add("peak RSS at 256 busy connections", peak, "MB", atMost(64), atMost(40), strings.Join(peaks, ", "))
 }
 
@@ -82,36 +80,34 @@ func (b *bench) transfers() {
 
 // statements counts the SQL of requests by people whom the proxy knows already.
 func (b *bench) statements() {
-	b.within(func(b *bench) {
-		const requests = 2000
-		env := b.environment(1)
-		readers := b.populate(env, "reader", "viewer", principals, 1)
-		s := gatewaySubject(env, readers)
-		job := b.reading(nil, 32)
-		job.Warm, job.Measure, job.Count = 0, 0, 20*principals
-		b.loadOn(s, job) // everybody is known, and their use of the token is noted
+	const requests = 2000
+	env := b.environment(1)
+	readers := b.populate(env, "reader", "viewer", principals, 1)
+	s := gatewaySubject(env, readers)
+	job := b.reading(nil, 32)
+	job.Warm, job.Measure, job.Count = 0, 0, 20*principals
+	b.loadOn(s, job) // everybody is known, and their use of the token is noted
 
-		db := b.superuser(env)
-		setting := func(value string) {
-			for _, statement := range []string{`alter system set log_statement = '` + value + `'`, `select pg_reload_conf()`} {
-				_, err := db.ExecContext(b.Context(), statement)
-				b.must(err)
-			}
+	db := b.superuser(env)
+	setting := func(value string) {
+		for _, statement := range []string{`alter system set log_statement = '` + value + `'`, `select pg_reload_conf()`} {
+			_, err := db.ExecContext(b.Context(), statement)
+			b.must(err)
 		}
-		log := filepath.Join(env.Postgres.Dir(), "log")
-		setting("all")
-		began := b.sizeWhen(log, "select 'the count begins'", env)
-		job.Count = requests
-		b.loadOn(s, job)
-		b.sizeWhen(log, "select 'the count ends'", env)
-		setting("none")
-		text, err := os.ReadFile(log) // #nosec G304 -- the server's log
-		b.must(err)
-		counted := countStatements(string(text[began:]), "rgw_proxy_login@"+env.Database+" ")
-		b.report.add("SQL statements on the path of a cached request, group commit apart", float64(counted.other)/requests, "", atMost(0), atMost(0),
-			fmt.Sprintf("%d requests: %d inserts of events, %d announcements, proofs of life and notes of last use, which no request waits for; others: %s", requests, counted.inserts, counted.beside, orNone(counted.examples)))
-		b.report.tell("events in one group commit at 32 connections", requests/float64(max(counted.inserts, 1)), "", "")
-	})
+	}
+	log := filepath.Join(env.Postgres.Dir(), "log")
+	setting("all")
+	began := b.sizeWhen(log, "select 'the count begins'", env)
+	job.Count = requests
+	b.loadOn(s, job)
+	b.sizeWhen(log, "select 'the count ends'", env)
+	setting("none")
+	text, err := os.ReadFile(log) // #nosec G304 -- the server's log
+	b.must(err)
+	counted := countStatements(string(text[began:]), "rgw_proxy_login@"+env.Database+" ")
+	b.report.add("SQL statements on the path of a cached request, group commit apart", float64(counted.other)/requests, "", atMost(0), atMost(0),
+		fmt.Sprintf("%d requests: %d inserts of events, %d announcements, proofs of life and notes of last use, which no request waits for; others: %s", requests, counted.inserts, counted.beside, orNone(counted.examples)))
+	b.report.tell("events in one group commit at 32 connections", requests/float64(max(counted.inserts, 1)), "", "")
 }
 
 // sizeWhen runs a statement that can be found in the server's log, waits until it is there, and returns the size of
@@ -176,25 +172,23 @@ const (
 
 // storage measures what an event occupies in the database, indexes included, after a load of reads and writes.
 func (b *bench) storage() {
-	b.within(func(b *bench) {
-		env := b.environment(1)
-		readers, writers := b.populate(env, "reader", "viewer", principals, 1), b.populate(env, "writer", "deployer", principals, 1)
-		look := func() (events, size int64) {
-			b.must(env.DB.QueryRowContext(b.Context(), countEvents).Scan(&events))
-			b.must(env.DB.QueryRowContext(b.Context(), sizeOfLog).Scan(&size))
-			return events, size
-		}
-		eventsBefore, sizeBefore := look()
-		for _, job := range []struct {
-			tokens []string
-			job    Job
-		}{{readers, b.reading(nil, 32)}, {writers, b.writing(nil, 32)}} {
-			job.job.Warm, job.job.Measure, job.job.Count = 0, 0, pick(b, 40_000, 8_000)
-			b.loadOn(gatewaySubject(env, job.tokens), job.job)
-		}
-		events, size := look()
-		perEvent := float64(size-sizeBefore) / float64(events-eventsBefore)
-		b.report.add("PostgreSQL per event, indexes included (no ledger yet)", perEvent, "bytes", atMost(1200), atMost(800),
-			fmt.Sprintf("%d events of reads and writes", events-eventsBefore))
-	})
+	env := b.environment(1)
+	readers, writers := b.populate(env, "reader", "viewer", principals, 1), b.populate(env, "writer", "deployer", principals, 1)
+	look := func() (events, size int64) {
+		b.must(env.DB.QueryRowContext(b.Context(), countEvents).Scan(&events))
+		b.must(env.DB.QueryRowContext(b.Context(), sizeOfLog).Scan(&size))
+		return events, size
+	}
+	eventsBefore, sizeBefore := look()
+	for _, job := range []struct {
+		tokens []string
+		job    Job
+	}{{readers, b.reading(nil, 32)}, {writers, b.writing(nil, 32)}} {
+		job.job.Warm, job.job.Measure, job.job.Count = 0, 0, pick(b, 40_000, 8_000)
+		b.loadOn(gatewaySubject(env, job.tokens), job.job)
+	}
+	events, size := look()
+	perEvent := float64(size-sizeBefore) / float64(events-eventsBefore)
+	b.report.add("PostgreSQL per event, indexes included (no ledger yet)", perEvent, "bytes", atMost(1200), atMost(800),
+		fmt.Sprintf("%d events of reads and writes", events-eventsBefore))
 }
