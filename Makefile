@@ -62,7 +62,7 @@ demo-setup:
 
 .PHONY: test
 test: ## unit, table, fuzz seeds, golden matrix, and the real binaries over a real PostgreSQL
-	@deploy/setup.sh go compiler postgres
+	@deploy/setup.sh go compiler postgres node
 	go test $(RACE) -timeout 20m $(if $(RUN),-run '$(RUN)') $(TESTFLAGS) $(PKGS)
 
 .PHONY: e2e

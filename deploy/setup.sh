@@ -5,6 +5,7 @@
 #   deploy/setup.sh go          the Go toolchain that go.mod asks for
 #   deploy/setup.sh compiler    a C compiler, for the race detector
 #   deploy/setup.sh postgres    PostgreSQL's server programs; no system cluster is made or started
+#   deploy/setup.sh node        Node.js and npm, for clients in TypeScript
 #   deploy/setup.sh shellcheck  the checker for these scripts
 #   deploy/setup.sh lint        golangci-lint and govulncheck, built into bin/tools at pinned versions
 #
@@ -55,6 +56,12 @@ setup_compiler() {
   command -v "${CC:-gcc}" >/dev/null 2>&1 && return
   can_apt || missing 'a C compiler (gcc), for the race detector; or run with RACE= to test without it'
   apt gcc libc6-dev
+}
+
+setup_node() {
+  command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && return
+  can_apt || missing 'Node.js 18 or newer, with npm: see https://nodejs.org'
+  apt nodejs npm
 }
 
 # postgres_bin prints a folder that holds PostgreSQL's server programs.
@@ -114,10 +121,10 @@ setup_lint() {
   tool govulncheck golang.org/x/vuln/cmd/govulncheck "$govulncheck_version"
 }
 
-[ $# -gt 0 ] || missing 'an argument: one or more of go, compiler, postgres, shellcheck, lint'
+[ $# -gt 0 ] || missing 'an argument: one or more of go, compiler, postgres, node, shellcheck, lint'
 for what in "$@"; do
   case $what in
-    go | compiler | postgres | shellcheck | lint) "setup_$what" ;;
-    *) missing "a thing called $what is not known here: one or more of go, compiler, postgres, shellcheck, lint" ;;
+    go | compiler | postgres | node | shellcheck | lint) "setup_$what" ;;
+    *) missing "a thing called $what is not known here: one or more of go, compiler, postgres, node, shellcheck, lint" ;;
   esac
 done

@@ -23,8 +23,8 @@ alter default privileges revoke execute on functions from public;
 -- proxy: reads who may do what, inserts events, and calls the functions named. Nothing else. The column that
 -- both leave out, xid, is the database's own: it says which transaction inserted the row.
 grant usage on schema rgw to rgw_proxy;
-grant select on rgw.users, rgw.roles, rgw.tokens, rgw.token_secrets, rgw.token_uses, rgw.bindings,
-  rgw.settings, rgw.started_processes, rgw.cluster_epoch to rgw_proxy;
+grant select on rgw.users, rgw.roles, rgw.tokens, rgw.token_secrets, rgw.token_uses, rgw.sessions, rgw.session_uses,
+  rgw.bindings, rgw.settings, rgw.started_processes, rgw.cluster_epoch to rgw_proxy;
 grant insert (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac, kind, phase, decision,
   actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_proxy;
 grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(uuid, inet),
@@ -32,9 +32,13 @@ grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(u
 
 -- admin: changes who may do what, inserts and reads events. It changes no event, and no row that history names is deleted.
 grant usage on schema rgw to rgw_admin;
-grant select, insert, update on rgw.users, rgw.tokens, rgw.token_secrets to rgw_admin;
+grant select, insert, update on rgw.users, rgw.tokens, rgw.token_secrets, rgw.sessions to rgw_admin;
 grant select, insert, update, delete on rgw.roles, rgw.bindings, rgw.settings to rgw_admin;
-grant select on rgw.token_uses, rgw.started_processes, rgw.cluster_epoch, rgw.schema_migrations to rgw_admin;
+grant select, insert, delete on rgw.signin_states to rgw_admin;
+grant select, insert on rgw.bootstrap to rgw_admin;
+grant select, insert, update, delete on rgw.idempotency_keys to rgw_admin;
+grant select on rgw.token_uses, rgw.session_uses, rgw.started_processes, rgw.cluster_epoch, rgw.schema_migrations to rgw_admin;
 grant select, insert (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac, kind, phase, decision,
   actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_admin;
-grant execute on function rgw.ensure_event_partitions(integer) to rgw_admin;
+grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(uuid, inet),
+  rgw.session_used(uuid, inet) to rgw_admin;

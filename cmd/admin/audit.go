@@ -82,7 +82,7 @@ made before the key was changed.`
 func (c *auditListCmd) Run(ctx context.Context, p *process) error {
 	now := p.now()
 	filter := audit.Filter{
-		Since: c.Since.before(now), Until: c.Until.before(now), Actor: c.Actor, App: c.App, Action: c.Action,
+		Since: c.Since.before(now), Until: c.Until.before(now), Actor: c.Actor, App: c.App,
 		Decision: audit.Decision(c.Decision), Phase: audit.Phase(c.Phase), Kind: audit.Kind(c.Kind), ByHand: !c.All && c.Kind == "",
 	}
 	if c.Request != "" {
@@ -91,6 +91,9 @@ func (c *auditListCmd) Run(ctx context.Context, p *process) error {
 			return usageError("--request takes the id of a request, such as 0190b4a0-7a3c-7c1e-9d6f-3b5a1c2d4e5f")
 		}
 		filter.RequestID = id
+	}
+	if c.Action != "" {
+		filter.Actions = []string{c.Action}
 	}
 	if c.Limit < 0 {
 		return usageError("--limit takes a number from 0, which means all")

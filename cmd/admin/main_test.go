@@ -102,7 +102,7 @@ func TestScripts(t *testing.T) {
 					env.Setenv("DATABASE_URL", string(db.AdminURL()))
 					env.Setenv("OWNER_URL", string(db.OwnerURL()))
 					env.Setenv("EMPTY_URL", db.Cluster.URL(cluster.Owner, empty))
-					env.Setenv("PROXY_URL", string(db.ProxyURL()))
+					env.Setenv("AS_PROXY_URL", string(db.ProxyURL()))
 					env.Setenv("AUDIT_MAC_KEY", "d3b07384d113edec49eaa6238ad5ff00c86a1e0f2f5f1b6c0a6b4f5e9d8c7b6a")
 					env.Setenv(clockVariable, "2026-11-23T15:00:00Z")
 					return nil
@@ -138,7 +138,7 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 
 func runAdmin(ts *testscript.TestScript, want int, args []string) {
 	var environ []string
-	for _, name := range []string{"DATABASE_URL", "ADMIN_DATABASE_URL", "AUDIT_MAC_KEY", "LOG_FORMAT", "RACK_TOKN"} {
+	for _, name := range []string{"DATABASE_URL", "ADMIN_DATABASE_URL", "AUDIT_MAC_KEY", "LOG_FORMAT", "RACK_TOKN", "APP_SECRET_KEY", "APP_SECRET_KEY_PREVIOUS"} {
 		if value := ts.Getenv(name); value != "" {
 			environ = append(environ, name+"="+value)
 		}

@@ -29,13 +29,17 @@ const (
 
 // commandLine is the table of contents: every command there is.
 type commandLine struct {
+	Serve   serveCmd    `cmd:"" help:"Serve sign-in and the API, until SIGTERM."`
 	Migrate migrateCmd  `cmd:"" help:"Bring the database's schema and rights up to date."`
 	User    userCmds    `cmd:"" help:"People: add, list, lock, unlock, remove, and their roles."`
 	Role    roleCmds    `cmd:"" help:"Roles: built-in ones and your own."`
 	Token   tokenCmds   `cmd:"" help:"Tokens of command lines and pipelines."`
+	Session sessionCmds `cmd:"" help:"Browser sessions: list and end them."`
 	Setting settingCmds `cmd:"" help:"Settings: what may be changed while the gateway runs."`
 	Audit   auditCmds   `cmd:"" help:"The record of what was asked, decided and done."`
 	Config  configCmd   `cmd:"" help:"Show the configuration in force, and where each value came from."`
+	Health  healthCmd   `cmd:"" help:"Ask admin on this machine whether it is ready, for container health checks."`
+	Rekey   rekeyCmd    `cmd:"" help:"Seal anew, with APP_SECRET_KEY, what was sealed with the key before."`
 	Version versionCmd  `cmd:"" help:"Show which version this is."`
 }
 
@@ -94,7 +98,7 @@ func (p *process) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.stderr, "admin: %s\nSee: %s --help\n", err, command)
 		return exitUsage
 	}
-	if command := parsed.Command(); command != "migrate" && command != "audit list" { // which may take long
+	if command := parsed.Command(); command != "serve" && command != "migrate" && command != "audit list" { // which may take long
 		limited, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		parsed.BindTo(limited, (*context.Context)(nil))

@@ -66,14 +66,18 @@ func (p *process) reading(ctx context.Context, fn func(*directory.Reader) error)
 	if err != nil {
 		return err
 	}
-	err = fn(directory.NewReader(db, directory.ReaderOptions{Now: p.now}))
+	err = fn(directory.NewReader(db, directory.ReaderOptions{Defaults: cfg.Settings.Default, Now: p.now}))
 	return errors.Join(err, db.Close())
 }
 
 // writing runs fn with what makes changes, and the actor that the changes are recorded under.
 func (p *process) writing(ctx context.Context, fn func(*directory.Writer, directory.Actor) error) error {
+	cfg, err := p.configuration()
+	if err != nil {
+		return err
+	}
 	return p.recording(ctx, func(db *sqlx.DB, key audit.Key, by directory.Actor) error {
-		return fn(directory.NewWriter(db, key, directory.WriterOptions{Now: p.now}), by)
+		return fn(directory.NewWriter(db, key, directory.WriterOptions{Defaults: cfg.Settings.Default, Now: p.now}), by)
 	})
 }
 

@@ -66,6 +66,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	writer := audit.NewWriter(db, audit.WriterOptions{Key: key, MaxWait: cfg.Audit.MaxWait, Logger: log, Observer: proxy.AuditObserver(registry)})
 	credentials := credential.NewCache(db, feed, credential.Options{
 		MaxStaleness: cfg.Access.MaxStaleness, SocketGrace: cfg.Access.SocketGrace, MaxWait: cfg.Audit.MaxWait, Logger: log,
+		SettingDefaults: cfg.Settings.Default,
 	})
 	transport, err := newTransport(cfg.Rack)
 	if err != nil {
@@ -75,7 +76,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 		RackURL: cfg.Rack.Host, RackUsername: cfg.Rack.Username, RackToken: cfg.Rack.Token, RackTokenNext: cfg.Rack.TokenNext,
 		Transport: transport, Organization: cfg.Rack.Organization, Alias: cfg.Rack.Alias,
 		Credentials: credentials, Audit: writer, MaxWait: cfg.Audit.MaxWait,
-		TrustedProxies: cfg.Server.TrustedProxyCIDRs, Domain: cfg.Server.Domain, AdminURL: cfg.Server.AdminURL,
+		TrustedProxies: cfg.Server.TrustedProxyCIDRs, AdminNetworks: cfg.Console.AdminCIDRs, Domain: cfg.Server.Domain, AdminURL: cfg.Server.AdminURL,
 		Log: log, Metrics: proxy.NewMetrics(registry), Now: time.Now,
 	})
 	if err != nil {

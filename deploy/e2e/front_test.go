@@ -55,6 +55,13 @@ func (r *relay) start() {
 	})
 }
 
+// leadTo says where connections lead.
+func (r *relay) leadTo(address string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.to = address
+}
+
 // stop refuses connections from now on, and cuts those that are open.
 func (r *relay) stop() {
 	r.mu.Lock()
@@ -71,7 +78,13 @@ func (r *relay) stop() {
 
 func (r *relay) carry(conn net.Conn) {
 	defer conn.Close()
-	far, err := net.Dial("tcp", r.to)
+	r.mu.Lock()
+	to := r.to
+	r.mu.Unlock()
+	if to == "" {
+		return // somebody else's, who remembers the port from another time
+	}
+	far, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}

@@ -162,7 +162,8 @@ func newSide(t *testing.T, k kind, m mode, opts sideOptions) *side {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.database.to, database.Host = database.Host, s.database.address
+		s.database.leadTo(database.Host)
+		database.Host = s.database.address
 		config["DATABASE_URL"] = database.String()
 	}
 	if later {

@@ -19,7 +19,7 @@ const restarted = "the gateway is being restarted: run the command again"
 // with a message and the exit code 1 after the drain time and not before, and everything is in the log.
 func TestARollingRestartFailsNoRequest(t *testing.T) {
 	t.Parallel()
-	env := start(t, testenv.Options{Proxies: 2, Config: map[string]string{"DRAIN_TIMEOUT": "4s"}})
+	env := start(t, testenv.Options{Proxies: 2, Config: map[string]string{"DRAIN_TIMEOUT": "12s"}})
 	random, books := chance(t), newBooks(env)
 	front := newBalancer(t, env.Proxies)
 	eventually(t, "both proxies were ready", func() bool { return front.backends[0].ready.Load() && front.backends[1].ready.Load() })

@@ -90,6 +90,8 @@ const (
 	CodeHostUnknown      = "host-unknown"
 	CodeDestructiveOff   = "destructive-off"
 	CodeAPITokenAlways   = "api-token-always"
+	CodePersonOnly       = "person-only"
+	CodeSessionOnly      = "session-only"
 	CodeFactorNeeded     = "factor-needed"
 	CodeFactorImpossible = "factor-without-challenge"
 )
@@ -130,8 +132,13 @@ func Decide(p *Principal, r Request, f Facts, s Settings, fac Factor) Decision {
 		return deny(CodeSourceAddress, "token:source-addresses", "",
 			"this token may not be used from this address; use it from where it was made for, or ask its owner to add the network")
 	}
+	if d := onlyFor(rule, p); d != nil {
+		return *d
+	}
 	if rule.Anybody {
-		return Decision{Effect: Allow, Code: CodeAllowed, Rule: "any credential", MFA: MFANotRequired}
+		out := Decision{Effect: Allow, Code: CodeAllowed, Rule: "any credential", Level: rule.Level}
+		factor(&out, p, rule, fac)
+		return out
 	}
 	if why := refusedForAll(&r); why != "" {
 		return deny(CodeRefusedForAll, "table", rule.Permission, "this gateway refuses this for everybody: "+why)
@@ -172,6 +179,24 @@ func Decide(p *Principal, r Request, f Facts, s Settings, fac Factor) Decision {
 	out.Level = level
 	factor(&out, p, rule, fac)
 	return out
+}
+
+// onlyFor returns nil when the operation can be asked for with the principal's kind of credential, and a denial
+// otherwise.
+func onlyFor(rule *Rule, p *Principal) *Decision {
+	var d Decision
+	switch {
+	case rule.Only == OnlyPerson && p.Kind != KindUser:
+		d = deny(CodePersonOnly, "table", rule.Permission,
+			"this is about a person's own devices and sessions, of which an API token has none; do it as a person")
+	case rule.Only == OnlySession && p.TokenKind != TokenKindSession:
+		d = deny(CodeSessionOnly, "table", rule.Permission,
+			"this takes somebody who is signed in by the browser; sign in at the gateway's console and do it there")
+	default:
+		return nil
+	}
+	d.Level = rule.Level
+	return &d
 }
 
 // HasRight reports whether the principal may have the right to the operation, before any facts are known: when it

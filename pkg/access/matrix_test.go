@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"rackgateway/pkg/access"
 	"rackgateway/pkg/rack"
@@ -225,6 +226,9 @@ func TestEveryRouteHasARuleAndEveryRuleARoute(t *testing.T) {
 	}
 	own := []string{"Auth", "Racks", "RackGet", "Machines"}
 	for _, rule := range access.Rules() {
+		if unicode.IsLower(rune(rule.Op[0])) {
+			continue // of the admin API, whose tests compare them with its document
+		}
 		if slices.Contains(own, rule.Op) {
 			if table.Route(rack.Op(rule.Op)) != nil || !rule.Anybody {
 				t.Errorf("%s is the gateway's own", rule.Op)

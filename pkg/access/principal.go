@@ -17,6 +17,9 @@ const (
 	KindAPIToken                      // a pipeline
 )
 
+// TokenKindSession is the kind of credential that a browser session is.
+const TokenKindSession = "session"
+
 // Principal is who asks. It must not be changed once others can see it.
 type Principal struct {
 	Kind PrincipalKind
@@ -26,7 +29,7 @@ type Principal struct {
 
 	TokenID   string
 	TokenName string
-	TokenKind string // "cli", "api" or "session"
+	TokenKind string // "cli", "api" or TokenKindSession
 
 	Grants []Grant
 

@@ -66,11 +66,33 @@ type Rule struct {
 	Refused     string // refused for everybody, and why; empty when not
 	NoChallenge bool   // its body cannot be sent twice, so it is refused rather than challenged for a factor
 	Anybody     bool   // any good credential may; no permission is asked for
+	Only        Caller // who alone may, whatever their rights
 
 	// BuildLogs marks the one kind of logs that a pipeline's log:read covers.
 	BuildLogs bool
 	// OwnIsFree marks that it takes no factor for a process that the principal started.
 	OwnIsFree bool
+}
+
+// Caller says which credentials an operation can be asked for with.
+type Caller uint8
+
+// The callers.
+const (
+	AnyCaller   Caller = iota
+	OnlyPerson         // a person, by browser or command line: it is about what a pipeline does not have
+	OnlySession        // a person who is signed in by the browser
+)
+
+func (c Caller) String() string {
+	switch c {
+	case OnlyPerson:
+		return "person"
+	case OnlySession:
+		return "session"
+	default:
+		return "any"
+	}
 }
 
 // Also is a further permission that an operation takes.
@@ -227,6 +249,42 @@ func Rules() []Rule {
 		r("Racks", "gateway.racks", "", none, no, anybody, preflight),
 		r("RackGet", "gateway.rack", "", none, no, anybody),
 		r("Machines", "gateway.machines", "", none, no, anybody, preflight),
+
+		// The admin API. Operations are named as in its document, which says the same of each; a test compares them.
+		r("getMe", "me.get", "", none, no, anybody),
+		r("listMyDevices", "token.list", "", none, no, anybody, only(OnlyPerson)),
+		r("createMyDevice", "token.create", "", S, no, anybody, only(OnlySession)),
+		r("revokeMyDevice", "token.revoke", "", none, no, anybody, only(OnlyPerson)),
+		r("listMySessions", "session.list", "", none, no, anybody, only(OnlyPerson)),
+		r("revokeMySession", "session.revoke", "", none, no, anybody, only(OnlyPerson)),
+		r("listUsers", "user.list", PermUserRead, none, no),
+		r("addUser", "user.add", PermUserManage, S, no),
+		r("getUser", "user.get", PermUserRead, none, no),
+		r("removeUser", "user.remove", PermUserManage, A, no),
+		r("lockUser", "user.lock", PermUserManage, S, no),
+		r("unlockUser", "user.unlock", PermUserManage, S, no),
+		r("setUserBindings", "user.set_roles", PermUserManage, S, no),
+		r("listRoles", "role.list", PermRoleRead, none, no),
+		r("createRole", "role.create", PermRoleManage, S, no),
+		r("getRole", "role.get", PermRoleRead, none, no),
+		r("editRole", "role.edit", PermRoleManage, S, no),
+		r("deleteRole", "role.delete", PermRoleManage, S, no),
+		r("listPermissions", "permission.list", PermRoleRead, none, no),
+		r("listTokens", "token.list", PermTokenRead, none, no),
+		r("createToken", "token.create", PermTokenManage, S, no),
+		r("getToken", "token.get", PermTokenRead, none, no),
+		r("revokeToken", "token.revoke", PermTokenManage, S, no),
+		r("rotateToken", "token.rotate", PermTokenManage, S, no),
+		r("setTokenRights", "token.set_rights", PermTokenManage, S, no),
+		r("listSessions", "session.list", PermSessionManage, none, no),
+		r("revokeSession", "session.revoke", PermSessionManage, S, no),
+		r("listSettings", "setting.list", PermSettingRead, none, no),
+		r("setSetting", "setting.set", PermSettingManage, S, no),
+		r("unsetSetting", "setting.unset", PermSettingManage, S, no),
+		r("getSettingHistory", "setting.history", PermSettingRead, none, no),
+		r("listEvents", "audit.read", PermAuditRead, none, no),
+		// What goes on to the proxy, which decides about it as about anything else.
+		r("rack", "rack.pass", "", none, no, anybody),
 	}
 }
 
@@ -270,6 +328,8 @@ func preflight(r *Rule)   { r.Kind = EventPreflight }
 func anybody(r *Rule)     { r.Anybody = true }
 
 func refused(why string) column { return func(r *Rule) { r.Refused = why } }
+
+func only(who Caller) column { return func(r *Rule) { r.Only = who } }
 
 func also(a Also) column { return func(r *Rule) { r.Also = append(r.Also, a) } }
 

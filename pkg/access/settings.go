@@ -13,16 +13,13 @@ import (
 type Settings struct {
 	AllowDestructive bool
 	DeployApprovals  bool
-	MFARequired      bool
 	JoinAsViewer     bool
 
-	StepUpWindow    time.Duration
 	SessionIdle     time.Duration
 	CLITokenIdle    time.Duration
 	CLITokenLife    time.Duration
 	APITokenLongest time.Duration
 	ReauthEvery     time.Duration
-	FactorLock      time.Duration
 
 	InFlightPerPrincipal int
 	SocketsPerPrincipal  int
@@ -65,12 +62,8 @@ func SettingDefs() []SettingDef {
 			func(s *Settings, v bool) { s.AllowDestructive = v }),
 		boolean("deploy_approvals", false, "Makes pipelines wait for a person's approval before they build, promote or run commands.",
 			func(s *Settings, v bool) { s.DeployApprovals = v }),
-		boolean("mfa_required", true, "Makes everybody enrol a second factor before they reach anything else.",
-			func(s *Settings, v bool) { s.MFARequired = v }),
 		boolean("join_as_viewer", false, "Lets whoever signs in with an address of the domain in as a viewer. Off lets in only people who were added.",
 			func(s *Settings, v bool) { s.JoinAsViewer = v }),
-		duration("step_up_minutes", 10, 1, 8*60, time.Minute, "How long a second factor counts for operations that take a fresh one.",
-			func(s *Settings, v time.Duration) { s.StepUpWindow = v }),
 		duration("session_idle_minutes", 30, 5, 12*60, time.Minute, "How long an unused browser session lasts.",
 			func(s *Settings, v time.Duration) { s.SessionIdle = v }),
 		duration("cli_token_idle_days", 30, 1, 365, day, "How long an unused CLI token lasts.",
@@ -81,8 +74,6 @@ func SettingDefs() []SettingDef {
 			func(s *Settings, v time.Duration) { s.APITokenLongest = v }),
 		duration("reauth_days", 7, 1, 365, day, "How long CLI tokens work after their owner last signed in.",
 			func(s *Settings, v time.Duration) { s.ReauthEvery = v }),
-		duration("factor_lock_minutes", 15, 1, 24*60, time.Minute, "How long second-factor checks of a credential stay locked after five failures in five minutes.",
-			func(s *Settings, v time.Duration) { s.FactorLock = v }),
 		count("in_flight_per_principal", 64, 1, 10_000, "How many requests of one principal may be in flight at once.",
 			func(s *Settings, v int) { s.InFlightPerPrincipal = v }),
 		count("sockets_per_principal", 100, 1, 10_000, "How many sockets one principal may have open at once.",

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 const insertEvent = `
@@ -175,11 +176,15 @@ func Load(ctx context.Context, db sqlx.QueryerContext, occurredAt time.Time, id 
 	return scan(db.QueryRowxContext(ctx, selectEvent, occurredAt, id))
 }
 
+// DetailJSON is the detail of an event that was loaded, in its canonical form: with whatever a newer release put into it.
+func (e *Event) DetailJSON() []byte { return e.detail }
+
 // Filter says which events are wanted. Each field that is given narrows it.
 type Filter struct {
 	Actor     string // label or id
 	App       string
-	Action    string
+	Actions   []string // any of these; empty for all
+	Resource  string
 	Decision  Decision
 	Phase     Phase
 	Kind      Kind
@@ -201,6 +206,9 @@ func cursorOf(e *Event) Cursor {
 	return Cursor(base64.RawURLEncoding.EncodeToString(append(append(key, ' '), e.ID.String()...)))
 }
 
+// ErrBadCursor says that a cursor is none that a list ended with.
+var ErrBadCursor = errors.New("the cursor is not one that a list ended with")
+
 func (c Cursor) parse() (at time.Time, id uuid.UUID, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(string(c))
 	if err == nil {
@@ -210,7 +218,7 @@ func (c Cursor) parse() (at time.Time, id uuid.UUID, err error) {
 		}
 	}
 	if err != nil {
-		return time.Time{}, uuid.UUID{}, errors.New("the cursor is not one that a list ended with")
+		return time.Time{}, uuid.UUID{}, ErrBadCursor
 	}
 	return at, id, nil
 }
@@ -221,7 +229,7 @@ from rgw.audit_events
 where occurred_at >= $1 and occurred_at < $2
   and ($3 = '' or actor_id = $3 or actor_label = $3)
   and ($4 = '' or app = $4 and app <> '')
-  and ($5 = '' or action = $5)
+  and (cardinality($5::text[]) = 0 or action = any($5::text[]))
   and ($6 = '' or decision = nullif($6, '')::rgw.event_decision)
   and ($7 = '' or phase = nullif($7, '')::rgw.event_phase)
   and ($8 = '' or kind = nullif($8, '')::rgw.event_kind)
@@ -229,8 +237,9 @@ where occurred_at >= $1 and occurred_at < $2
   and ($11::uuid is null or request_id = $11)
   and ($12::timestamptz is null or (occurred_at, event_id) < ($12, $13::uuid))
   and (not $14 or kind not in ('poll', 'preflight'))
+  and ($15 = '' or resource = $15)
 order by occurred_at desc, event_id desc
-limit $15`
+limit $16`
 
 // List returns the events that the filter wants, newest first, and the cursor of the next page, which is
 // empty when there is none.
@@ -265,8 +274,8 @@ func List(ctx context.Context, db sqlx.QueryerContext, f Filter) (events []*Even
 			until = at.Add(time.Microsecond) // lets the planner leave out later months
 		}
 	}
-	rows, err := db.QueryxContext(ctx, listEvents, since, until, f.Actor, f.App, f.Action, string(f.Decision), string(f.Phase),
-		string(f.Kind), f.MinStatus, maxStatus, request, beforeTime, beforeID, f.ByHand, limit+1)
+	rows, err := db.QueryxContext(ctx, listEvents, since, until, f.Actor, f.App, pq.Array(append([]string{}, f.Actions...)), string(f.Decision), string(f.Phase),
+		string(f.Kind), f.MinStatus, maxStatus, request, beforeTime, beforeID, f.ByHand, f.Resource, limit+1)
 	if err != nil {
 		return nil, "", fmt.Errorf("list events: %w", err)
 	}

@@ -439,8 +439,8 @@ func (w *Writer) waiting() int {
 	return len(w.queue)
 }
 
-// mostGathering is how often gather gives way: more would leave the database idle while a full round gathers.
-const mostGathering = 1
+// mostGathering is how often gather gives way at most.
+const mostGathering = 8
 
 // take makes the next batch of what waits, and tells whether there is one.
 func (w *Writer) take() bool {

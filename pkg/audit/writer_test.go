@@ -864,7 +864,7 @@ func TestInsertTx(t *testing.T) {
 func TestAChangeAroundTheGatewayIsReadable(t *testing.T) {
 	db := postgrestest.New(t)
 	db.Owner(t).MustExec(`insert into rgw.settings (key, value, updated_by) values ('x', '1', 'me')`)
-	events, _, err := audit.List(t.Context(), db.Admin(t), audit.Filter{Action: "gateway.changed_outside"})
+	events, _, err := audit.List(t.Context(), db.Admin(t), audit.Filter{Actions: []string{"gateway.changed_outside"}})
 	if err != nil || len(events) != 1 {
 		t.Fatalf("%d events, %v", len(events), err)
 	}
@@ -918,7 +918,7 @@ func TestList(t *testing.T) {
 		{"actor by label", audit.Filter{Actor: "bob@acme.com"}, 10},
 		{"actor by id", audit.Filter{Actor: "b0b"}, 10},
 		{"app", audit.Filter{App: "web"}, 20},
-		{"action", audit.Filter{Action: "process.exec"}, 10},
+		{"action", audit.Filter{Actions: []string{"process.exec"}}, 10},
 		{"decision", audit.Filter{Decision: audit.DecisionDeny}, 10},
 		{"phase", audit.Filter{Phase: audit.PhaseFinished}, 20},
 		{"kind", audit.Filter{Kind: audit.KindPoll}, 1},

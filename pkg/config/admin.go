@@ -1,43 +1,118 @@
 package config
 
 import (
+	"net/url"
+	"slices"
+	"time"
+
 	"rackgateway/pkg/secret"
 )
 
-// Admin is the configuration of admin.
+// Admin is the configuration of admin. Its commands use Log, Database, Audit and Settings; serving takes all of it.
 type Admin struct {
 	Log      Log
 	Database AdminDatabase
 	Audit    AdminAudit
+	Server   Server
+	Rack     RackName
+	Upstream AdminUpstream
+	SignIn   SignIn
+	Secrets  AdminSecrets
+	Access   Access
+	Settings Settings
 }
+
+// serving are the groups that only `admin serve` uses.
+var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Access"}
 
 // AdminDatabase is admin's connections to PostgreSQL.
 type AdminDatabase struct {
 	Database
 
 	OwnerURL secret.Text `env:"ADMIN_DATABASE_URL" doc:"The same database as the role that owns the schema, for migrations; by default DATABASE_URL." example:"postgres://gateway_owner:PASSWORD@db.example.com:5432/gateway?sslmode=verify-full"`
+	Migrate  bool        `env:"MIGRATE" envDefault:"on" doc:"Whether serve brings the schema up to date when it starts, which it can do only when ADMIN_DATABASE_URL is set." example:"off"`
+
+	// OwnerGiven says that ADMIN_DATABASE_URL is set, rather than OwnerURL being a copy of URL.
+	OwnerGiven bool
 }
 
 // AdminAudit is how admin records.
 type AdminAudit struct {
-	MACKey         secret.Text `env:"AUDIT_MAC_KEY" aka:"AUDIT_HMAC_SECRET" need:"yes" doc:"Key that events are authenticated with until they are in the ledger; the text itself is the key. At least 32 random bytes, as hex, base64 or other text. The same for proxy and admin, and unknown to the database." example:"$(openssl rand -hex 32)"`
-	MACKeyPrevious secret.Text `env:"AUDIT_MAC_KEY_PREVIOUS" doc:"The key before, so that events made with it still verify." example:"$(cat key-before)"`
+	MACKey         secret.Text   `env:"AUDIT_MAC_KEY" aka:"AUDIT_HMAC_SECRET" need:"yes" doc:"Key that events are authenticated with until they are in the ledger; the text itself is the key. At least 32 random bytes, as hex, base64 or other text. The same for proxy and admin, and unknown to the database." example:"$(openssl rand -hex 32)"`
+	MACKeyPrevious secret.Text   `env:"AUDIT_MAC_KEY_PREVIOUS" doc:"The key before, so that events made with it still verify." example:"$(cat key-before)"`
+	MaxWait        time.Duration `env:"AUDIT_MAX_WAIT" envDefault:"10s" min:"100ms" max:"5m" doc:"How long one request may wait for the database, look-ups and records together, before it is answered with 503." example:"10s"`
 }
 
-// LoadAdmin reads admin's configuration from the given environment, in the form of os.Environ. The error
-// is a *MistakesError that names every mistake; the configuration, as far as it could be read, and the report are
-// usable with it too: a command that needs less than a service does can go on.
+// AdminUpstream is how admin reaches the proxy, to show what the rack says.
+type AdminUpstream struct {
+	ProxyURL    *url.URL `env:"PROXY_URL" need:"yes" doc:"Address of the proxy as admin reaches it, best within the private network. ADMIN_CIDRS of the proxy has to name admin's own address." example:"http://proxy:8080"`
+	ProxyCAFile string   `env:"PROXY_CA_FILE" doc:"PEM file with the authorities to verify the proxy's certificate by, in place of the system's." example:"/etc/gateway/proxy-ca.pem"`
+}
+
+// SignIn is who vouches for people, and who the first ones are.
+type SignIn struct {
+	Issuer        string      `env:"GOOGLE_OAUTH_BASE_URL" envDefault:"https://accounts.google.com" doc:"The OpenID issuer that people sign in with, exactly as it names itself; Google by default, or any other." example:"https://login.example.com/dex"`
+	ClientID      string      `env:"GOOGLE_CLIENT_ID" need:"yes" doc:"The gateway's client id at the issuer." example:"1234567890-abc.apps.googleusercontent.com"`
+	ClientSecret  secret.Text `env:"GOOGLE_CLIENT_SECRET" need:"yes" doc:"The gateway's client secret at the issuer. Its redirect address there is ADMIN_URL and /login/callback." example:"SECRET"`
+	AllowedDomain string      `env:"GOOGLE_ALLOWED_DOMAIN" need:"yes" doc:"The domain of the people who may sign in: Google's hosted domain, or, of other issuers, what follows the @ in the verified address." example:"example.com"`
+	AdminUsers    Addresses   `env:"ADMIN_USERS" doc:"Addresses of the first admins, by commas. The four lists make people once, when the gateway first starts with any of them; nobody who is there, or was removed, is ever changed by them." example:"ana@example.com,ben@example.com"`
+	DeployerUsers Addresses   `env:"DEPLOYER_USERS" doc:"Addresses of the first deployers." example:"dan@example.com"`
+	OpsUsers      Addresses   `env:"OPERATIONS_USERS" doc:"Addresses of the first operators (role ops)." example:"olga@example.com"`
+	ViewerUsers   Addresses   `env:"VIEWER_USERS" doc:"Addresses of the first viewers." example:"vic@example.com"`
+}
+
+// GoogleIssuer is the issuer whose people are known by the claim hd, rather than by their address.
+const GoogleIssuer = "https://accounts.google.com"
+
+// AdminSecrets are the keys that admin alone has.
+type AdminSecrets struct {
+	AppKey         secret.Text `env:"APP_SECRET_KEY" need:"yes" doc:"Key that cookies and secrets at rest are sealed with; the text itself is the key. At least 32 random bytes, as hex, base64 or other text. The proxy does not have it." example:"$(openssl rand -hex 32)"`
+	AppKeyPrevious secret.Text `env:"APP_SECRET_KEY_PREVIOUS" doc:"The key before, so that what it sealed still opens, until admin rekey has sealed it anew." example:"$(cat key-before)"`
+}
+
+// LoadAdmin reads admin's configuration for a command, from the given environment, in the form of os.Environ. What
+// only serving uses is read as far as it can be, and no mistake. The error is a *MistakesError that names every mistake;
+// the configuration, as far as it could be read, and the report are usable with it too: a command that needs less
+// than a service does can go on.
 func LoadAdmin(environ []string) (*Admin, *Report, error) {
+	l, cfg := loadAdmin(environ)
+	for _, v := range l.variables {
+		if slices.Contains(serving, v.Group) {
+			delete(l.mistakes, v.Name)
+		}
+	}
+	return finish(l, cfg)
+}
+
+// LoadAdminServe is LoadAdmin for `admin serve`, which needs all of it.
+func LoadAdminServe(environ []string) (*Admin, *Report, error) {
+	l, cfg := loadAdmin(environ)
+	return finish(l, cfg)
+}
+
+func loadAdmin(environ []string) (*loader, *Admin) {
 	cfg := new(Admin)
 	l := newLoader("admin", environ)
 	l.read(cfg)
 	l.log(&cfg.Log)
 	l.database(&cfg.Database.Database)
 	l.databaseURL("ADMIN_DATABASE_URL", cfg.Database.OwnerURL)
-	if cfg.Database.OwnerURL.IsZero() {
+	cfg.Database.OwnerGiven = !cfg.Database.OwnerURL.IsZero()
+	if !cfg.Database.OwnerGiven {
 		cfg.Database.OwnerURL = cfg.Database.URL
 	}
-	l.macKey("AUDIT_MAC_KEY", cfg.Audit.MACKey)
-	l.macKey("AUDIT_MAC_KEY_PREVIOUS", cfg.Audit.MACKeyPrevious)
-	return finish(l, cfg)
+	l.key("AUDIT_MAC_KEY", cfg.Audit.MACKey)
+	l.key("AUDIT_MAC_KEY_PREVIOUS", cfg.Audit.MACKeyPrevious)
+	l.server(&cfg.Server)
+	l.rackName(&cfg.Rack)
+	l.certificates("PROXY_CA_FILE", cfg.Upstream.ProxyCAFile)
+	l.signIn(&cfg.SignIn, cfg.Server.DevMode)
+	l.key("APP_SECRET_KEY", cfg.Secrets.AppKey)
+	l.key("APP_SECRET_KEY_PREVIOUS", cfg.Secrets.AppKeyPrevious)
+	if cfg.Secrets.AppKey.Equal(cfg.Audit.MACKey) && !cfg.Secrets.AppKey.IsZero() {
+		l.mistake("APP_SECRET_KEY", "is the same as AUDIT_MAC_KEY, which the proxy has too: make one of its own")
+	}
+	l.access(&cfg.Access)
+	l.settings(&cfg.Settings)
+	return l, cfg
 }

@@ -176,11 +176,7 @@ func (l *loader) rack(r *Rack, dev bool) {
 	if r.Host != nil && r.Host.Scheme == "http" && !dev && !isLoopback(r.Host.Hostname()) {
 		l.mistake("RACK_HOST", "is http:, by which the rack's password would travel in the clear; only a rack on this machine may be reached so")
 	}
-	if r.CAFile != "" {
-		if err := readable(r.CAFile); err != nil {
-			l.mistake("RACK_CA_FILE", err.Error())
-		}
-	}
+	l.certificates("RACK_CA_FILE", r.CAFile)
 	for name, token := range map[string]secret.Text{"RACK_TOKEN": r.Token, "RACK_TOKEN_NEXT": r.TokenNext} {
 		if text := token.Reveal(); text != "" && !tokenForm.MatchString(text) {
 			l.mistake(name, "has spaces, control characters or characters beyond ASCII")
@@ -189,6 +185,10 @@ func (l *loader) rack(r *Rack, dev bool) {
 	if !tokenForm.MatchString(r.Username) || strings.Contains(r.Username, ":") {
 		l.mistake("RACK_USERNAME", "has a colon, spaces, control characters or characters beyond ASCII")
 	}
+	l.rackName(&r.RackName)
+}
+
+func (l *loader) rackName(r *RackName) {
 	if r.Alias == "" {
 		r.Alias = "rack"
 		source := "default"
@@ -207,6 +207,40 @@ func (l *loader) rack(r *Rack, dev bool) {
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// certificates checks a file of certificates, if one is named.
+func (l *loader) certificates(name, file string) {
+	if file == "" {
+		return
+	}
+	if err := readable(file); err != nil {
+		l.mistake(name, err.Error())
+	}
+}
+
+// access checks how fresh knowledge has to be.
+func (l *loader) access(a *Access) {
+	if a.SocketGrace < a.MaxStaleness && l.mistakes["ACCESS_MAX_STALENESS"] == "" {
+		l.mistake("ACCESS_SOCKET_GRACE", "is less than ACCESS_MAX_STALENESS ("+a.MaxStaleness.String()+"), so that sockets would end before anything is stale")
+	}
+}
+
+// signIn checks who vouches for people.
+func (l *loader) signIn(s *SignIn, dev bool) {
+	u, err := url.Parse(s.Issuer)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
+		l.mistake("GOOGLE_OAUTH_BASE_URL", "is not an address that begins with https://")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		l.mistake("GOOGLE_OAUTH_BASE_URL", "has a user, a query or a fragment, which an issuer has not")
+	case u.Scheme == "http" && !dev && !isLoopback(u.Hostname()):
+		l.mistake("GOOGLE_OAUTH_BASE_URL", "is http:, so that anybody on the way could sign in as anybody; only an issuer on this machine may be reached so")
+	}
+	s.AllowedDomain = strings.ToLower(s.AllowedDomain)
+	if s.AllowedDomain != "" && (!hostForm.MatchString(s.AllowedDomain) || len(s.AllowedDomain) > 253) {
+		l.mistake("GOOGLE_ALLOWED_DOMAIN", "is not a domain: write what follows the @ in people's addresses")
+	}
 }
 
 // readable checks that a file holds at least one certificate.
@@ -231,8 +265,8 @@ func readable(file string) error {
 	return nil
 }
 
-// macKey checks that a key cannot be guessed.
-func (l *loader) macKey(name string, key secret.Text) {
+// key checks that a key cannot be guessed.
+func (l *loader) key(name string, key secret.Text) {
 	if key.IsZero() {
 		return
 	}

@@ -119,6 +119,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"RACK_HOST=http://rack.internal:5443", "RACK_TOKEN=a", "RACK_TOKEN_NEXT=b", "RACK_USERNAME=me", "RACK_ORGANIZATION=acme", "RACK_ALIAS=staging", "RACK=prod-1",
 		"RACK_CA_FILE="+cert, "RACK_TLS_PIN=sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=, E3:B0:C4:42:98:FC:1C:14:9A:FB:F4:C8:99:6F:B9:24:27:AE:41:E4:64:9B:93:4C:A4:95:99:1B:78:52:B8:55",
 		"AUDIT_MAC_KEY="+goodKey, "AUDIT_MAX_WAIT=500ms", "ACCESS_MAX_STALENESS=5s", "ACCESS_SOCKET_GRACE=5s",
+		"ADMIN_CIDRS=10.0.3.0/24,127.0.0.1", "RGW_SETTING_REAUTH_DAYS=14", "RGW_SETTING_ALLOW_DESTRUCTIVE=Yes",
 	)
 	s := cfg.Server
 	if s.Domain != "localhost:8443" || s.Hostname() != "localhost" || s.Port != 8443 || s.AdminURL.String() != "https://admin.acme.com" ||
@@ -133,6 +134,14 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 	if cfg.Log.Level != slog.LevelDebug || cfg.Database.MaxIdleConns != 5 || cfg.Database.ConnMaxIdleTime != 0 || cfg.Audit.MaxWait != 500*time.Millisecond {
 		t.Errorf("the rest is %+v", cfg)
+	}
+	if fmt.Sprint(cfg.Console.AdminCIDRs) != "[10.0.3.0/24 127.0.0.1/32]" {
+		t.Errorf("admin asks from %v", cfg.Console.AdminCIDRs)
+	}
+	for key, want := range map[string]string{"reauth_days": "14", "allow_destructive": "true", "session_idle_minutes": ""} {
+		if value, ok := cfg.Settings.Default(key); string(value) != want || ok != (want != "") {
+			t.Errorf("the environment gives %s the default %s, %t", key, value, ok)
+		}
 	}
 	for _, row := range report.Rows {
 		if row.Source != "environment" {
@@ -150,6 +159,7 @@ func TestEveryMistakeIsReportedAtOnce(t *testing.T) {
 		"DATABASE_URL=postgres://gateway:canary/pass@db/gateway", "DB_MAX_OPEN_CONNS=0", "DB_CONN_MAX_LIFETIME=2 days",
 		"RACK_HOST=https://convox:canary@rack.acme.com", "RACK_TOKEN=canary with spaces", "RACK_ORGANIZATION=a/b", "RACK_CA_FILE=/nonexistent/ca.pem", "RACK_TLS_PIN=abc",
 		"AUDIT_MAC_KEY=canary", "AUDIT_MAX_WAIT=1h", "ACCESS_MAX_STALENESS=2m",
+		"ADMIN_CIDRS=0.0.0.0/0", "RGW_SETTING_REAUTH_DAYS=0", "RGW_SETTING_ALLOW_DESTRUCTIVE=maybe",
 	})
 	if err == nil {
 		t.Fatal("all of that is accepted")
@@ -169,6 +179,8 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	golden(t, "testdata/missing.golden", fmt.Sprintln(err))
 	_, _, err = LoadAdmin(nil)
 	golden(t, "testdata/missing-admin.golden", fmt.Sprintln(err))
+	_, _, err = LoadAdminServe(nil)
+	golden(t, "testdata/missing-admin-serve.golden", fmt.Sprintln(err))
 }
 
 func TestASingleMistakeIsExplained(t *testing.T) {
@@ -378,17 +390,18 @@ func TestPostgresOwnVariablesMakeAURL(t *testing.T) {
 
 func TestSlipsOfTheFingerAreWarnedOf(t *testing.T) {
 	_, report := proxy(t, good(
-		"RACK_TOKN=x", "AUDIT_MAXWAIT=1s", "RGW_SETTING_X=1", "GOOGLE_CLIENT_ID=x", "DATABSE_URL=x", "LOG_LEVL=info", "WEBAUTHN_RP_ID=x",
+		"RACK_TOKN=x", "AUDIT_MAXWAIT=1s", "RGW_SETTING_X=1", "RGW_SETTING_REAUTH_DAY=3", "GOOGLE_CLIENT_IT=x", "DATABSE_URL=x", "LOG_LEVL=info", "WEBAUTHN_RP_ID=x",
 		// These are none of ours, or the other process's.
-		"RACK_URL=https://x", "RACK_URL_ADMIN=https://x", "GOOGLE_APPLICATION_CREDENTIALS=/x", "ADMIN_DATABASE_URL=postgres://a@b/c", "AUDIT_MAC_KEY_PREVIOUS=x",
+		"RACK_URL=https://x", "RACK_URL_ADMIN=https://x", "GOOGLE_CLIENT_ID=x", "APP_SECRET_KEY_FILE=/x", "GOOGLE_APPLICATION_CREDENTIALS=/x", "ADMIN_DATABASE_URL=postgres://a@b/c", "AUDIT_MAC_KEY_PREVIOUS=x",
 		"RACK_TOKEN_NEXT_FILE=", "PATH=/bin", "HOME=/root", "TERM=xterm", "PORTS=1", "HOSTNAME=x", "EDITOR=vi",
 	)...)
 	want := []string{
 		"AUDIT_MAXWAIT is set, and is not a variable of this version of the gateway; it has no effect; the nearest that is one is AUDIT_MAX_WAIT",
 		"DATABSE_URL is set, and is not a variable of this version of the gateway; it has no effect; the nearest that is one is DATABASE_URL",
-		"GOOGLE_CLIENT_ID is set, and is not a variable of this version of the gateway; it has no effect",
+		"GOOGLE_CLIENT_IT is set, and is not a variable of this version of the gateway; it has no effect; the nearest that is one is GOOGLE_CLIENT_ID",
 		"LOG_LEVL is set, and is not a variable of this version of the gateway; it has no effect; the nearest that is one is LOG_LEVEL",
 		"RACK_TOKN is set, and is not a variable of this version of the gateway; it has no effect; the nearest that is one is RACK_TOKEN",
+		"RGW_SETTING_REAUTH_DAY is set, and is not a variable of this version of the gateway; it has no effect; the nearest that is one is RGW_SETTING_REAUTH_DAYS",
 		"RGW_SETTING_X is set, and is not a variable of this version of the gateway; it has no effect",
 		"WEBAUTHN_RP_ID is set, and is not a variable of this version of the gateway; it has no effect",
 	}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +42,7 @@ func parsers() map[reflect.Type]env.ParserFunc {
 		reflect.TypeFor[url.URL]():        parseURL,
 		reflect.TypeFor[[]netip.Prefix](): parsePrefixes,
 		reflect.TypeFor[bool]():           parseBool,
+		reflect.TypeFor[Addresses]():      parseAddresses,
 	}
 }
 
@@ -49,7 +52,9 @@ func variables(t reflect.Type, group string) []Variable {
 	for field := range t.Fields() {
 		name, tagged := field.Tag.Lookup("env")
 		if !tagged {
-			list = append(list, variables(field.Type, cmp.Or(group, field.Name))...)
+			if field.Type.Kind() == reflect.Struct {
+				list = append(list, variables(field.Type, cmp.Or(group, field.Name))...)
+			}
 			continue
 		}
 		v := Variable{
@@ -173,7 +178,9 @@ func (l *loader) blame(t reflect.Type) {
 	for field := range t.Fields() {
 		name, tagged := field.Tag.Lookup("env")
 		if !tagged {
-			l.blame(field.Type)
+			if field.Type.Kind() == reflect.Struct {
+				l.blame(field.Type)
+			}
 			continue
 		}
 		value, given := l.values[name]
@@ -228,7 +235,9 @@ func (l *loader) bounds(group reflect.Value) {
 	for field, value := range group.Fields() {
 		name, tagged := field.Tag.Lookup("env")
 		if !tagged {
-			l.bounds(value)
+			if value.Kind() == reflect.Struct {
+				l.bounds(value)
+			}
 			continue
 		}
 		least, most := field.Tag.Get("min"), field.Tag.Get("max")
@@ -296,6 +305,25 @@ func parsePrefixes(value string) (any, error) {
 			return nil, &valueError{fmt.Sprintf("has %s: write IPv4 networks as such", prefix)}
 		}
 		list = append(list, prefix)
+	}
+	return list, nil
+}
+
+// Addresses are e-mail addresses of people, case-folded, none twice.
+type Addresses []string
+
+func parseAddresses(value string) (any, error) {
+	var list Addresses
+	for text := range strings.SplitSeq(value, ",") {
+		text = strings.ToLower(strings.TrimSpace(text))
+		if text == "" || slices.Contains(list, text) {
+			continue
+		}
+		name, domain, ok := strings.Cut(text, "@")
+		if parsed, err := mail.ParseAddress(text); err != nil || parsed.Address != text || !ok || name == "" || !hostForm.MatchString(domain) {
+			return nil, &valueError{fmt.Sprintf("has %q, which is not an e-mail address: write name@example.com, several by commas", text)}
+		}
+		list = append(list, text)
 	}
 	return list, nil
 }

@@ -17,15 +17,17 @@ type Proxy struct {
 	Rack     Rack
 	Audit    ProxyAudit
 	Access   Access
+	Console  Console
+	Settings Settings
 }
 
-// Server is how the proxy is reached.
+// Server is how a process is reached.
 type Server struct {
 	Domain            string         `env:"DOMAIN" need:"yes" doc:"Host name, and port where it is not 443, by which people reach the gateway." example:"gateway.example.com"`
 	Port              int            `env:"PORT" envDefault:"8080" min:"0" max:"65535" doc:"TCP port to listen on; 0 takes a free one and logs which." example:"8080"`
-	AdminURL          *url.URL       `env:"ADMIN_URL" doc:"Address of the console, for redirects and in messages; by default the domain." example:"https://gateway.example.com"`
+	AdminURL          *url.URL       `env:"ADMIN_URL" doc:"Address of the console, for redirects and in messages; by default the domain. The identity provider sends people back to it." example:"https://gateway.example.com"`
 	TrustedProxyCIDRs []netip.Prefix `env:"TRUSTED_PROXY_CIDRS" doc:"Networks of the load balancers in front, whose X-Forwarded-For is believed. Without it, a client's address is the connection's." example:"10.0.0.0/16,fd00::/8"`
-	TLSCertFile       string         `env:"TLS_CERT_FILE" doc:"PEM file with the certificate chain to serve TLS with; needs TLS_KEY_FILE. Without both, TLS ends in front of the proxy." example:"/etc/gateway/tls.crt"`
+	TLSCertFile       string         `env:"TLS_CERT_FILE" doc:"PEM file with the certificate chain to serve TLS with; needs TLS_KEY_FILE. Without both, TLS ends in front of the process." example:"/etc/gateway/tls.crt"`
 	TLSKeyFile        string         `env:"TLS_KEY_FILE" doc:"PEM file with the private key of TLS_CERT_FILE." example:"/etc/gateway/tls.key"`
 	MetricsAddr       string         `env:"METRICS_ADDR" doc:"Host and port to serve Prometheus metrics on, apart from clients; not set means no metrics." example:"127.0.0.1:9090"`
 	DrainTimeout      time.Duration  `env:"DRAIN_TIMEOUT" envDefault:"30s" min:"0s" max:"1h" doc:"How long open sockets may go on after SIGTERM before they are ended with a message." example:"30s"`
@@ -49,15 +51,20 @@ type Database struct {
 
 // Rack is the rack behind the gateway.
 type Rack struct {
-	Host         *url.URL    `env:"RACK_HOST" need:"yes" doc:"Address of the rack's API; https unless it says otherwise." example:"https://api.rack.example.com"`
-	Token        secret.Text `env:"RACK_TOKEN" need:"yes" doc:"The rack's password, which only the proxy holds." example:"PASSWORD"`
-	TokenNext    secret.Text `env:"RACK_TOKEN_NEXT" doc:"The rack's next password, used once the rack refuses RACK_TOKEN, so that it can be changed without an interruption." example:"PASSWORD"`
-	Username     string      `env:"RACK_USERNAME" envDefault:"convox" doc:"User name that goes with the rack's password." example:"convox"`
-	Organization string      `env:"RACK_ORGANIZATION" envDefault:"gateway" doc:"First half of the name by which the CLI knows the rack, ORGANIZATION/ALIAS." example:"acme"`
-	Alias        string      `env:"RACK_ALIAS" doc:"Second half of that name; by default the value of RACK, or rack." example:"staging"`
-	Name         string      `env:"RACK" doc:"The rack's own name, when RACK_ALIAS should be the same." example:"staging"`
-	CAFile       string      `env:"RACK_CA_FILE" doc:"PEM file with the authorities to verify the rack's certificate by, in place of the system's." example:"/etc/gateway/rack-ca.pem"`
-	TLSPins      []Pin       `env:"RACK_TLS_PIN" doc:"SHA-256 of the public key (SubjectPublicKeyInfo) of the rack's certificate, in base64 or hex; several by commas. With a pin, that key is what counts and not the authority; with RACK_CA_FILE too, both." example:"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
+	Host      *url.URL    `env:"RACK_HOST" need:"yes" doc:"Address of the rack's API; https unless it says otherwise." example:"https://api.rack.example.com"`
+	Token     secret.Text `env:"RACK_TOKEN" need:"yes" doc:"The rack's password, which only the proxy holds." example:"PASSWORD"`
+	TokenNext secret.Text `env:"RACK_TOKEN_NEXT" doc:"The rack's next password, used once the rack refuses RACK_TOKEN, so that it can be changed without an interruption." example:"PASSWORD"`
+	Username  string      `env:"RACK_USERNAME" envDefault:"convox" doc:"User name that goes with the rack's password." example:"convox"`
+	RackName
+	CAFile  string `env:"RACK_CA_FILE" doc:"PEM file with the authorities to verify the rack's certificate by, in place of the system's." example:"/etc/gateway/rack-ca.pem"`
+	TLSPins []Pin  `env:"RACK_TLS_PIN" doc:"SHA-256 of the public key (SubjectPublicKeyInfo) of the rack's certificate, in base64 or hex; several by commas. With a pin, that key is what counts and not the authority; with RACK_CA_FILE too, both." example:"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="`
+}
+
+// RackName is how the rack is called, as ORGANIZATION/ALIAS.
+type RackName struct {
+	Organization string `env:"RACK_ORGANIZATION" envDefault:"gateway" doc:"First half of the name by which the CLI knows the rack, ORGANIZATION/ALIAS." example:"acme"`
+	Alias        string `env:"RACK_ALIAS" doc:"Second half of that name; by default the value of RACK, or rack." example:"staging"`
+	Name         string `env:"RACK" doc:"The rack's own name, when RACK_ALIAS should be the same." example:"staging"`
 }
 
 // ProxyAudit is how the proxy records.
@@ -66,10 +73,15 @@ type ProxyAudit struct {
 	MaxWait time.Duration `env:"AUDIT_MAX_WAIT" envDefault:"10s" min:"100ms" max:"5m" doc:"How long one request may wait for the database, look-ups and records together, before it is answered with 503." example:"10s"`
 }
 
-// Access is how fresh the proxy's knowledge of who may do what has to be.
+// Access is how fresh the knowledge of who may do what has to be.
 type Access struct {
 	MaxStaleness time.Duration `env:"ACCESS_MAX_STALENESS" envDefault:"10s" min:"1s" max:"10m" doc:"How long what was read of a person or token is believed without proof that announcements of changes arrive." example:"10s"`
 	SocketGrace  time.Duration `env:"ACCESS_SOCKET_GRACE" envDefault:"60s" min:"1s" max:"1h" doc:"How long open sockets go on without such proof before they are ended; not less than ACCESS_MAX_STALENESS." example:"60s"`
+}
+
+// Console is what the proxy grants to admin.
+type Console struct {
+	AdminCIDRs []netip.Prefix `env:"ADMIN_CIDRS" doc:"Networks that admin asks from, for people at the console: from there alone are browser sessions accepted, and the person's address that admin gives. Must hold no load balancer that TRUSTED_PROXY_CIDRS does not name. Not set means that the console cannot show the rack." example:"10.0.3.0/24"`
 }
 
 // LoadProxy reads the proxy's configuration from the given environment, in the form of os.Environ. The
@@ -82,9 +94,8 @@ func LoadProxy(environ []string) (*Proxy, *Report, error) {
 	l.log(&cfg.Log)
 	l.database(&cfg.Database)
 	l.rack(&cfg.Rack, cfg.Server.DevMode)
-	l.macKey("AUDIT_MAC_KEY", cfg.Audit.MACKey)
-	if cfg.Access.SocketGrace < cfg.Access.MaxStaleness && l.mistakes["ACCESS_MAX_STALENESS"] == "" {
-		l.mistake("ACCESS_SOCKET_GRACE", "is less than ACCESS_MAX_STALENESS ("+cfg.Access.MaxStaleness.String()+"), so that sockets would end before anything is stale")
-	}
+	l.key("AUDIT_MAC_KEY", cfg.Audit.MACKey)
+	l.access(&cfg.Access)
+	l.settings(&cfg.Settings)
 	return finish(l, cfg)
 }

@@ -1,11 +1,14 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"rackgateway/pkg/access"
 )
 
 const referenceHead = `# Configuration
@@ -20,6 +23,9 @@ around it. Secrets are never printed: ` + "`proxy config`" + ` and ` + "`admin c
 came from.
 
 Durations are a number and a unit, such as ` + "`500ms`, `30s`, `5m`, `1h`" + `. Networks are ADDRESS/BITS, several by commas.
+
+Of admin, serving needs all that is marked so; its commands need the database, and those that change something the audit
+key.
 `
 
 // The reference in the documentation is made of the structs, so that it cannot say anything else than they do.
@@ -40,7 +46,19 @@ func TestTheReferenceIsOfThisVersion(t *testing.T) {
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.Name, byDefault(v), description(v))
 		}
 	}
+	b.WriteString("\n## Settings\n\nWhat administrators may change while the gateway runs (`admin setting list`, or the console). These variables give defaults\n" +
+		"in place of the built-in ones, to proxy and admin alike; the database counts over them.\n\n| variable | default | what it is |\n|---|---|---|\n")
+	for _, def := range access.SettingDefs() {
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", settingVariable(def.Key), def.DefaultJSON(), settingDescription(def))
+	}
 	golden(t, "../../docs/configuration.md", b.String())
+}
+
+func settingDescription(def access.SettingDef) string {
+	if def.Type == access.SettingBool {
+		return def.Description
+	}
+	return fmt.Sprintf("%s In %s, from %d to %d.", def.Description, cmp.Or(def.Unit, "numbers"), def.Min, def.Max)
 }
 
 func byDefault(v Variable) string {

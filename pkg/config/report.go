@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"rackgateway/pkg/access"
 )
 
 // hidden stands for what is not shown.
@@ -68,7 +70,7 @@ func (l *loader) report() *Report {
 
 // prefixes begin the names of variables that are ours; one that we do not know is likely a slip.
 var prefixes = []string{
-	"ACCESS_", "ADMIN_", "AUDIT_", "DB_", "GATEWAY_", "GOOGLE_", "POSTMARK_", "RACK_", "RGW_", "SLACK_", "TRUSTED_PROXY",
+	"ACCESS_", "ADMIN_", "APP_SECRET_", "AUDIT_", "DB_", "GATEWAY_", "GOOGLE_", "POSTMARK_", "RACK_", "RGW_", "SLACK_", "TRUSTED_PROXY",
 	"WEBAUTHN_", "YUBICO_",
 }
 
@@ -89,6 +91,9 @@ func (l *loader) unknown() []string {
 				}
 			}
 		}
+	}
+	for _, def := range access.SettingDefs() {
+		known[settingVariable(def.Key)] = true
 	}
 	var names []string
 	for name := range known {

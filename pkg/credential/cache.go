@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,9 +35,15 @@ type Feed interface {
 
 // Options say how a cache behaves. The zero value of each field is its default.
 type Options struct {
-	MaxStaleness time.Duration    // how old the feed's proof may be before entries are read again; 10 s
-	SocketGrace  time.Duration    // how long sockets go on without proof before they are ended; 60 s
-	MaxWait      time.Duration    // bound of one look-up whose context has no deadline; 10 s
+	MaxStaleness time.Duration // how old the feed's proof may be before entries are read again; 10 s
+	SocketGrace  time.Duration // how long sockets go on without proof before they are ended; 60 s
+	MaxWait      time.Duration // bound of one look-up whose context has no deadline; 10 s
+	// SettingDefaults gives the JSON values of settings that the environment sets. They count in place of the
+	// built-in defaults, and the database counts over them. It may be nil.
+	SettingDefaults func(key string) (json.RawMessage, bool)
+	// NoteSessions has Used write the last use of browser sessions too, which only admin may do: sessions are
+	// used by way of it.
+	NoteSessions bool
 	MaxEntries   int              // tokens that are kept; 100,000. Tokens with open sockets are kept beyond it.
 	Logger       *slog.Logger     // default discards
 	Now          func() time.Time // default time.Now
@@ -60,7 +67,9 @@ type Cache struct {
 	opts    Options
 	builtIn map[string]access.Role
 
-	stmt    atomic.Pointer[sqlx.Stmt]
+	tokenStmt   atomic.Pointer[sqlx.Stmt]
+	sessionStmt atomic.Pointer[sqlx.Stmt]
+
 	queries chan struct{} // one place for each query that may run at once
 	lookups flights[[sha256.Size]byte, *Entry]
 	shards  [shardCount]shard
@@ -178,8 +187,10 @@ func (c *Cache) close() {
 	callEach(ends, endClosing)
 	c.lookups.close()
 	c.settings.reads.close()
-	if stmt := c.stmt.Load(); stmt != nil {
-		_ = stmt.Close()
+	for _, stmt := range []*sqlx.Stmt{c.tokenStmt.Load(), c.sessionStmt.Load()} {
+		if stmt != nil {
+			_ = stmt.Close()
+		}
 	}
 }
 
@@ -195,7 +206,7 @@ func (c *Cache) Resolve(ctx context.Context, token Token) (*Entry, error) {
 				s.hits.Add(1)
 				e.touch(now)
 				return e, nil
-			case !errors.Is(refused, ErrIdle): // another proxy may have seen a use that this one has not
+			case !errors.Is(refused, ErrIdle) && !errors.Is(refused, ErrSignIn): // uses and sign-ins elsewhere are not announced
 				s.hits.Add(1)
 				return nil, refused
 			}
@@ -217,7 +228,7 @@ func (c *Cache) read(ctx context.Context, hash [sha256.Size]byte, kind Kind) (*E
 	if err := c.currentSettings(ctx); err != nil {
 		return nil, unavailable(err)
 	}
-	e, err := c.lookups.do(ctx, hash, func(ctx context.Context) (*Entry, error) { return c.load(ctx, hash) })
+	e, err := c.lookups.do(ctx, hash, func(ctx context.Context) (*Entry, error) { return c.load(ctx, hash, kind) })
 	switch {
 	case errors.Is(err, errNoToken):
 		return nil, refuse(ErrUnknown, kind, nil, time.Time{})
@@ -235,7 +246,7 @@ func (c *Cache) read(ctx context.Context, hash [sha256.Size]byte, kind Kind) (*E
 func unavailable(cause error) error { return fmt.Errorf("%w: %w", ErrUnavailable, cause) }
 
 // load reads a token until what was read is still true when it arrives.
-func (c *Cache) load(ctx context.Context, hash [sha256.Size]byte) (*Entry, error) {
+func (c *Cache) load(ctx context.Context, hash [sha256.Size]byte, kind Kind) (*Entry, error) {
 	for {
 		var began moment // of the attempt that succeeded
 		var r *row
@@ -243,7 +254,7 @@ func (c *Cache) load(ctx context.Context, hash [sha256.Size]byte) (*Entry, error
 			c.loads.Add(1)
 			began = c.moment()
 			var err error
-			r, err = c.find(ctx, hash)
+			r, err = c.find(ctx, hash, kind)
 			return err
 		})
 		if errors.Is(err, errNoToken) {
@@ -253,7 +264,7 @@ func (c *Cache) load(ctx context.Context, hash [sha256.Size]byte) (*Entry, error
 		if err != nil {
 			return nil, err
 		}
-		e, err := c.entry(hash, r, began.at)
+		e, err := c.entry(hash, kind, r, began.at)
 		if err != nil {
 			return nil, err
 		}
@@ -291,6 +302,7 @@ func (c *Cache) keep(e *Entry, began moment) *Entry {
 		if old.fingerprint == e.fingerprint {
 			old.validated.Store(e.validated.Load())
 			old.lastUsed.Store(max(old.lastUsed.Load(), e.lastUsed.Load()))
+			old.vouched.Store(e.vouched.Load())
 			old.epoch.Store(began.epoch)
 			old.suspect = time.Time{}
 			c.mu.Unlock()
@@ -457,12 +469,23 @@ func (c *Cache) nudge() {
 func (c *Cache) sweep(ctx context.Context, background *sync.WaitGroup) {
 	now := c.opts.Now()
 	proof := min(c.feed.ProofAge(), now.Sub(c.started)) // the first proof takes a while to come
-	var expired, unsure []func(string)
+	var expired, signedOut, unsure []func(string)
 	c.mu.Lock()
 	for e := range c.attached {
 		if !now.Before(e.ends) {
 			expired = append(expired, c.dropLocked(e)...)
 			continue
+		}
+		if due := e.signInDue(); !due.IsZero() && !now.Before(due) {
+			// Sign-ins are not announced: only what was read after the moment can tell that there was none.
+			if e.validated.Load() >= due.UnixNano() {
+				signedOut = append(signedOut, c.dropLocked(e)...)
+				continue
+			}
+			if !e.checking {
+				e.checking = true
+				background.Go(func() { c.check(ctx, e) })
+			}
 		}
 		unproven := e.epoch.Load() != c.epoch.Load()
 		if !unproven && proof <= c.opts.MaxStaleness {
@@ -483,6 +506,7 @@ func (c *Cache) sweep(ctx context.Context, background *sync.WaitGroup) {
 	}
 	c.mu.Unlock()
 	callEach(expired, endExpired)
+	callEach(signedOut, endSignIn)
 	callEach(unsure, endUnsure)
 }
 
@@ -490,7 +514,7 @@ func (c *Cache) sweep(ctx context.Context, background *sync.WaitGroup) {
 func (c *Cache) check(ctx context.Context, e *Entry) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.SocketGrace)
 	defer cancel()
-	_, err := c.lookups.do(ctx, e.hash, func(ctx context.Context) (*Entry, error) { return c.load(ctx, e.hash) })
+	_, err := c.lookups.do(ctx, e.hash, func(ctx context.Context) (*Entry, error) { return c.load(ctx, e.hash, e.kind) })
 	c.mu.Lock()
 	e.checking = false
 	c.mu.Unlock()

@@ -351,8 +351,8 @@ func TestATokenThatIsNoGoodIsRefusedWithItsReason(t *testing.T) {
 	p.exec(`update rgw.token_secrets set valid_until = now() + interval '1 hour' where hash = $1`, oldHash[:])
 	used := token(`update rgw.tokens set idle_limit = interval '30 days' where id = $1`)
 	idle := token(`update rgw.tokens set idle_limit = interval '30 days' where id = $1`)
-	live := token("")
-	for _, good := range []Token{old.Token, renewed, used.Token, idle.Token, live.Token} {
+	live, away := token(""), token("")
+	for _, good := range []Token{old.Token, renewed, used.Token, idle.Token, live.Token, away.Token} {
 		resolve(t, c, good)
 	}
 
@@ -368,8 +368,10 @@ func TestATokenThatIsNoGoodIsRefusedWithItsReason(t *testing.T) {
 		{"expired", token(`update rgw.tokens set expires_at = now() where id = $1`), ErrExpired, "token-expired"},
 		{"replaced", old, ErrReplaced, "token-replaced"},
 		{"idle", idle, ErrIdle, "token-idle"},
+		{"of somebody who did not sign in for long", away, ErrSignIn, "sign-in-due"},
 	}
 	hand.advance(31 * 24 * time.Hour)
+	p.exec(`update rgw.users set signed_in_at = now() + interval '31 days' where id <> (select owner_id from rgw.tokens where id = $1)`, away.ID)
 	p.exec(`select rgw.token_used($1, null)`, used.ID)
 	p.exec(`update rgw.token_uses set used_at = used_at + interval '31 days'`) // another proxy saw it
 	for _, test := range cases {
@@ -575,7 +577,7 @@ func TestASettingIsHeard(t *testing.T) {
 	if first := <-heard; first != access.DefaultSettings() || c.Settings() != first {
 		t.Fatalf("the first settings are %+v", first)
 	}
-	p.exec(`insert into rgw.settings (key, value, updated_by) values ('allow_destructive', 'true', 'test'), ('no_such_thing', '1', 'test'), ('step_up_minutes', '"soon"', 'test')`)
+	p.exec(`insert into rgw.settings (key, value, updated_by) values ('allow_destructive', 'true', 'test'), ('no_such_thing', '1', 'test'), ('session_idle_minutes', '"soon"', 'test')`)
 	p.exec(`insert into rgw.settings (key, app, value, updated_by) values ('in_flight_per_principal', 'web', '3', 'test')`)
 	want := access.DefaultSettings()
 	want.AllowDestructive = true
@@ -617,7 +619,7 @@ func TestALoadThatRacesWithAnAnnouncementIsNotKept(t *testing.T) {
 		"an unreadable announcement": {func(_ *Cache, f *handFeed) { f.handle("user:nobody") }, false},
 		"a change of somebody else":  {func(_ *Cache, f *handFeed) { f.handle("user:00000000-0000-0000-0000-000000000001") }, true},
 		"a change of another role":   {func(_ *Cache, f *handFeed) { f.handle("role:ops") }, true},
-		"a change of a setting":      {func(_ *Cache, f *handFeed) { f.handle("setting:mfa_required") }, true},
+		"a change of a setting":      {func(_ *Cache, f *handFeed) { f.handle("setting:join_as_viewer") }, true},
 		"more changes than are known": {func(_ *Cache, f *handFeed) {
 			for range recentSize + 1 {
 				f.handle("role:ops")
@@ -626,11 +628,11 @@ func TestALoadThatRacesWithAnAnnouncementIsNotKept(t *testing.T) {
 	} {
 		c, feed := deaf(t, database.Proxy(t), Options{})
 		began := c.moment()
-		r, err := c.find(t.Context(), hash)
+		r, err := c.find(t.Context(), hash, CLI)
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := c.entry(hash, r, began.at)
+		e, err := c.entry(hash, CLI, r, began.at)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1179,8 +1181,8 @@ func TestInTheEndTheCacheAgreesWithTheDatabase(t *testing.T) {
 	}
 	close(changing)
 	readers.Wait()
-	p.exec(`insert into rgw.settings (key, value, updated_by) values ('step_up_minutes', '77', 'test')`)
-	wait(t, "the last announcement", func() bool { return c.Settings().StepUpWindow == 77*time.Minute })
+	p.exec(`insert into rgw.settings (key, value, updated_by) values ('session_idle_minutes', '77', 'test')`)
+	wait(t, "the last announcement", func() bool { return c.Settings().SessionIdle == 77*time.Minute })
 
 	fresh, _ := deaf(t, database.Proxy(t), Options{})
 	for _, token := range tokens {

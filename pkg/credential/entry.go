@@ -23,13 +23,14 @@ type Entry struct {
 	refused     *RefusedError // why it is no good whatever the time; nil when it is good
 	ends        time.Time     // when its life ends
 	endCause    error         // why it does
-	idle        time.Duration // how long it may be unused; 0 means no limit
+	idle        time.Duration // how long it may be unused; 0 means no limit. Of a session, the setting counts.
 	subjects    []subject     // what it was made from
 
 	dropped   atomic.Bool   // a change made it untrue, or it made room; for good
 	epoch     atomic.Uint64 // the cache's, when it was last read
 	validated atomic.Int64  // when it was last read; nanoseconds since 1970
 	lastUsed  atomic.Int64  // nanoseconds since 1970, as far as known here
+	vouched   atomic.Int64  // when the identity provider last vouched for the owner, or the token was made; likewise
 	touched   atomic.Int64  // when it was last resolved, for eviction; seconds since 1970
 
 	// Guarded by cache.mu.
@@ -58,12 +59,28 @@ func (e *Entry) refusal(now time.Time) *RefusedError {
 	if !now.Before(e.ends) {
 		return refuse(e.endCause, e.kind, ungranted(e.Principal), e.ends)
 	}
-	if e.idle > 0 {
-		if last := time.Unix(0, e.lastUsed.Load()); now.Sub(last) > e.idle {
+	idle := e.idle
+	if e.kind == Session {
+		idle = e.cache.Settings().SessionIdle
+	}
+	if idle > 0 {
+		if last := time.Unix(0, e.lastUsed.Load()); now.Sub(last) > idle {
 			return refuse(ErrIdle, e.kind, ungranted(e.Principal), last)
 		}
 	}
+	if due := e.signInDue(); !due.IsZero() && !now.Before(due) {
+		return refuse(ErrSignIn, e.kind, ungranted(e.Principal), due)
+	}
 	return nil
+}
+
+// signInDue is when the owner of a CLI token has to have signed in again, by the setting reauth_days; zero for what
+// is not held to it. Somebody who left, and whose account at the identity provider is gone, is out then.
+func (e *Entry) signInDue() time.Time {
+	if e.kind != CLI {
+		return time.Time{}
+	}
+	return time.Unix(0, e.vouched.Load()).Add(e.cache.Settings().ReauthEvery)
 }
 
 // touch notes a use, for eviction and the limit of idleness.

@@ -26,6 +26,7 @@ select s.valid_until,
        extract(epoch from t.idle_limit)::float8 as idle_seconds, t.revoked_at is not null as revoked,
        coalesce(u.used_at, t.created_at) as last_used,
        o.id as owner_id, o.email as owner_email, o.locked_at is not null as owner_locked, o.removed_at is not null as owner_removed,
+       greatest(o.signed_in_at, t.created_at) as vouched_at,
        c.id as creator_id, coalesce(c.locked_at is null and c.removed_at is null, false) as creator_active,
        (select json_agg(json_build_object('role', b.role, 'app', b.app_pattern, 'built_in', r.built_in, 'permissions', r.permissions)
                         order by b.role, b.app_pattern)
@@ -42,7 +43,21 @@ select s.valid_until,
   left join rgw.token_uses u on u.token_id = t.id
  where s.hash = $1`
 
-// row is what selectToken returns. Its fields are exported because the fingerprint is made of their JSON.
+// selectSession returns the same about one browser session.
+const selectSession = `
+select s.id, 'session' as kind, s.expires_at, s.revoked_at is not null as revoked,
+       coalesce(u.used_at, s.created_at) as last_used, s.created_at as vouched_at,
+       o.id as owner_id, o.email as owner_email, o.locked_at is not null as owner_locked, o.removed_at is not null as owner_removed,
+       (select json_agg(json_build_object('role', b.role, 'app', b.app_pattern, 'built_in', r.built_in, 'permissions', r.permissions)
+                        order by b.role, b.app_pattern)
+          from rgw.bindings b join rgw.roles r on r.name = b.role
+         where b.user_id = o.id) as person_bindings
+  from rgw.sessions s
+  join rgw.users o on o.id = s.user_id
+  left join rgw.session_uses u on u.session_id = s.id
+ where s.hash = $1`
+
+// row is what selectToken and selectSession return. Its fields are exported because the fingerprint is made of their JSON.
 type row struct {
 	ValidUntil     sql.NullTime    `db:"valid_until"`
 	ID             uuid.UUID       `db:"id"`
@@ -54,7 +69,8 @@ type row struct {
 	ExpiresAt      time.Time       `db:"expires_at"`
 	IdleSeconds    sql.NullFloat64 `db:"idle_seconds"`
 	Revoked        bool            `db:"revoked"`
-	LastUsed       time.Time       `db:"last_used" json:"-"` // a use changes nobody's access
+	LastUsed       time.Time       `db:"last_used" json:"-"`  // a use changes nobody's access
+	VouchedAt      time.Time       `db:"vouched_at" json:"-"` // nor does a sign-in
 	OwnerID        uuid.UUID       `db:"owner_id"`
 	OwnerEmail     string          `db:"owner_email"`
 	OwnerLocked    bool            `db:"owner_locked"`
@@ -95,8 +111,8 @@ type binding struct {
 var errNoToken = errors.New("no such token")
 
 // find asks the database for the token with this hash.
-func (c *Cache) find(ctx context.Context, hash [sha256.Size]byte) (*row, error) {
-	stmt, err := c.prepared(ctx) //nolint:sqlclosecheck // it lives as long as the cache
+func (c *Cache) find(ctx context.Context, hash [sha256.Size]byte, kind Kind) (*row, error) {
+	stmt, err := c.prepared(ctx, kind) //nolint:sqlclosecheck // it lives as long as the cache
 	if err != nil {
 		return nil, err
 	}
@@ -110,28 +126,36 @@ func (c *Cache) find(ctx context.Context, hash [sha256.Size]byte) (*row, error) 
 	return &r, nil
 }
 
-// prepared returns the prepared look-up. database/sql prepares it anew on each connection that lacks it.
-func (c *Cache) prepared(ctx context.Context) (*sqlx.Stmt, error) {
-	if stmt := c.stmt.Load(); stmt != nil {
+// prepared returns the prepared look-up for a kind. database/sql prepares it anew on each connection that lacks it.
+func (c *Cache) prepared(ctx context.Context, kind Kind) (*sqlx.Stmt, error) {
+	place, query := &c.tokenStmt, selectToken
+	if kind == Session {
+		place, query = &c.sessionStmt, selectSession
+	}
+	if stmt := place.Load(); stmt != nil {
 		return stmt, nil
 	}
-	stmt, err := c.db.PreparexContext(ctx, selectToken)
+	stmt, err := c.db.PreparexContext(ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the look-up of tokens: %w", err)
 	}
-	if !c.stmt.CompareAndSwap(nil, stmt) {
+	if !place.CompareAndSwap(nil, stmt) {
 		_ = stmt.Close() //nolint:sqlclosecheck // somebody else was first; the other one is kept
 	}
-	return c.stmt.Load(), nil
+	return place.Load(), nil
 }
 
 // entry makes of a row what the cache keeps. It is not in the cache yet.
-func (c *Cache) entry(hash [sha256.Size]byte, r *row, began time.Time) (*Entry, error) {
+func (c *Cache) entry(hash [sha256.Size]byte, kind Kind, r *row, began time.Time) (*Entry, error) {
 	text, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("fingerprint of a token: %w", err)
 	}
-	kind := Kind(r.Kind)
+	if kind == Session {
+		r.Name = "browser session"
+	} else if string(kind) != r.Kind {
+		return nil, errNoToken // its text says another kind than the database
+	}
 	p := &access.Principal{
 		Kind: access.KindUser, UserID: r.OwnerID.String(), UserLabel: r.OwnerEmail,
 		TokenID: r.ID.String(), TokenName: r.Name, TokenKind: r.Kind,
@@ -157,6 +181,7 @@ func (c *Cache) entry(hash [sha256.Size]byte, r *row, began time.Time) (*Entry, 
 	}
 	e.validated.Store(began.UnixNano())
 	e.lastUsed.Store(r.LastUsed.UnixNano())
+	e.vouched.Store(r.VouchedAt.UnixNano())
 
 	switch { // a principal that is refused gets no grants: nothing can then go wrong with them
 	case r.OwnerRemoved:

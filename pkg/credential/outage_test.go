@@ -178,7 +178,7 @@ func BenchmarkResolve(b *testing.B) {
 				b.SetParallelism(16)
 				b.RunParallel(func(pb *testing.PB) {
 					for i := 0; pb.Next(); i++ {
-						if _, err := c.load(context.Background(), tokens[i%len(tokens)].hash); err != nil {
+						if _, err := c.load(context.Background(), tokens[i%len(tokens)].hash, CLI); err != nil {
 							b.Error(err)
 							return
 						}

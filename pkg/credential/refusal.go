@@ -18,6 +18,7 @@ var (
 	ErrLocked    = errors.New("owner locked")
 	ErrIdle      = errors.New("token unused for too long")
 	ErrOwnerGone = errors.New("owner removed")
+	ErrSignIn    = errors.New("owner has not signed in for too long")
 	ErrReplaced  = errors.New("token replaced by rotation")
 	ErrChanged   = errors.New("access changed")
 )
@@ -29,7 +30,7 @@ var ErrUnavailable = errors.New("who may do what cannot be read from the databas
 // RefusedError says that a token is not good, and for whom that is to be recorded.
 type RefusedError struct {
 	// Code is stable, for records and metrics: "token-unknown", "token-expired", "token-revoked",
-	// "token-idle", "token-replaced", "owner-locked", "owner-removed", "access-changed".
+	// "token-idle", "token-replaced", "sign-in-due", "owner-locked", "owner-removed", "access-changed".
 	Code string
 	// Message is for the person: what happened, and what to do but for where to log in. It has no percent
 	// sign, because the stock CLI takes it for a format string.
@@ -49,20 +50,24 @@ func (e *RefusedError) Unwrap() error { return e.cause }
 // refuse makes the refusal of a token for a cause; when is the moment that the cause speaks of, if it does.
 func refuse(cause error, kind Kind, p *access.Principal, when time.Time) *RefusedError {
 	e := &RefusedError{Principal: p, cause: cause}
-	name := "this token"
-	if p != nil && p.TokenName != "" {
+	name, again := "this token", "make a new one"
+	if kind == Session {
+		name, again = "this browser session", "sign in again"
+	} else if p != nil && p.TokenName != "" {
 		name = string(kind) + " token " + printable(p.TokenName)
 	}
 	at := when.UTC().Format("2006-01-02 15:04 UTC")
 	switch {
 	case errors.Is(cause, ErrUnknown):
-		e.Code, e.Message = "token-unknown", "the gateway does not know this token: make a new one"
+		e.Code, e.Message = "token-unknown", "the gateway does not know "+name+": "+again
 	case errors.Is(cause, ErrExpired):
-		e.Code, e.Message = "token-expired", fmt.Sprintf("%s expired at %s: make a new one", name, at)
+		e.Code, e.Message = "token-expired", fmt.Sprintf("%s expired at %s: %s", name, at, again)
 	case errors.Is(cause, ErrRevoked):
-		e.Code, e.Message = "token-revoked", name+" was revoked: make a new one"
+		e.Code, e.Message = "token-revoked", name+" was revoked: "+again
 	case errors.Is(cause, ErrIdle):
-		e.Code, e.Message = "token-idle", fmt.Sprintf("%s was not used since %s and has ended: make a new one", name, at)
+		e.Code, e.Message = "token-idle", fmt.Sprintf("%s was not used since %s and has ended: %s", name, at, again)
+	case errors.Is(cause, ErrSignIn):
+		e.Code, e.Message = "sign-in-due", printable(p.UserLabel)+" has to sign in again, which was due at "+at
 	case errors.Is(cause, ErrReplaced):
 		e.Code, e.Message = "token-replaced", fmt.Sprintf("%s was rotated, and this old secret ended at %s: use the new one", name, at)
 	case errors.Is(cause, ErrLocked):
@@ -89,6 +94,7 @@ func printable(name string) string {
 const (
 	endChanged = "your access was changed, so this session was ended; run the command again to see what you may do now"
 	endExpired = "your token has expired, so this session was ended; get a new one and run the command again"
+	endSignIn  = "you have to sign in to the console again, so this session was ended; sign in and run the command again"
 	endUnsure  = "the gateway cannot check your access at present, so this session was ended; try again in a while"
 	endClosing = "the gateway is stopping, so this session was ended; run the command again"
 )

@@ -48,7 +48,23 @@ func (c *Cache) Settings() access.Settings {
 	if v := c.settings.value.Load(); v != nil {
 		return v.Settings
 	}
-	return access.DefaultSettings()
+	return c.defaultSettings()
+}
+
+// defaultSettings are those in force where the database says nothing.
+func (c *Cache) defaultSettings() access.Settings {
+	settings := access.DefaultSettings()
+	if c.opts.SettingDefaults == nil {
+		return settings
+	}
+	for _, def := range access.SettingDefs() {
+		if value, ok := c.opts.SettingDefaults(def.Key); ok {
+			if err := settings.Set(def.Key, value); err != nil {
+				c.odd("default "+def.Key, "a default from outside the database is ignored", "key", def.Key, "cause", err)
+			}
+		}
+	}
+	return settings
 }
 
 // OnSettings has the function called with the settings after each change, one call after the other. It must
@@ -92,7 +108,7 @@ func (c *Cache) readSettings(ctx context.Context) (struct{}, error) {
 		s.mu.Unlock()
 		read := &readSettings{}
 		err := c.ask(ctx, func(ctx context.Context) error {
-			read.Settings, read.at = access.DefaultSettings(), c.opts.Now()
+			read.Settings, read.at = c.defaultSettings(), c.opts.Now()
 			return c.querySettings(ctx, &read.Settings)
 		})
 		if err != nil {

@@ -20,7 +20,20 @@ const (
 	CLI Kind = "cli"
 	// API is a pipeline's token, with rights of its own.
 	API Kind = "api"
+	// Session is a person's browser session; it has that person's rights. It is in a cookie, and goes to the proxy
+	// only by way of admin.
+	Session Kind = "ses"
 )
+
+// kindOf returns the constant for a text, so that the caller's string is not kept alive; "" when it is no kind.
+func kindOf(text string) Kind {
+	for _, kind := range [...]Kind{CLI, API, Session} {
+		if text == string(kind) {
+			return kind
+		}
+	}
+	return ""
+}
 
 // A token's text is
 //
@@ -60,7 +73,7 @@ type Token struct {
 
 // New draws a token of the given kind from the system's source of randomness.
 func New(kind Kind) (Token, error) {
-	if kind != CLI && kind != API {
+	if kindOf(string(kind)) == "" {
 		return Token{}, fmt.Errorf("no tokens of kind %q", string(kind))
 	}
 	text := make([]byte, 0, TokenLength)
@@ -78,8 +91,8 @@ func Parse(s string) (Token, error) {
 	if len(s) != TokenLength || s[:4] != "rgw_" || s[7] != '_' {
 		return Token{}, ErrMalformed
 	}
-	kind := Kind(s[4:7])
-	if kind != CLI && kind != API {
+	kind := kindOf(s[4:7])
+	if kind == "" {
 		return Token{}, ErrMalformed
 	}
 	body, checksum := s[:TokenLength-TokenChecksumLength], s[TokenLength-TokenChecksumLength:]
@@ -92,11 +105,6 @@ func Parse(s string) (Token, error) {
 	copy(buf[:], s)
 	if string(appendChecksum(buf[:len(body):TokenLength])[len(body):]) != checksum {
 		return Token{}, ErrMalformed
-	}
-	if kind == CLI {
-		kind = CLI // the constant, so that the caller's string is not kept alive
-	} else {
-		kind = API
 	}
 	return Token{hash: sha256.Sum256(buf[:]), kind: kind, text: secret.NewText(s)}, nil
 }

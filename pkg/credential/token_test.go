@@ -129,7 +129,7 @@ func TestTokensDoNotRepeat(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, kind := range []Kind{CLI, API} {
+	for _, kind := range []Kind{CLI, API, Session} {
 		token, err := New(kind)
 		if err != nil {
 			f.Fatal(err)

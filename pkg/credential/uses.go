@@ -25,7 +25,7 @@ type uses struct {
 	writing bool
 }
 
-// Used notes that a token was used from an address. It is written to the database in the background, at most
+// Used notes that a token, or with NoteSessions a session, was used from an address. It is written to the database in the background, at most
 // once a minute for each token; what is lost with the process is a minute of it.
 func (c *Cache) Used(tokenID string, from netip.Addr) {
 	minute, u := c.opts.Now().Unix()/60, &c.uses
@@ -61,6 +61,12 @@ select rgw.token_used(t.id, p.address)
   join rgw.tokens t on t.id = p.id
  order by p.place`
 
+const noteSessionUses = `
+select rgw.session_used(s.id, p.address)
+  from unnest($1::uuid[], $2::inet[]) with ordinality as p (id, address, place)
+  join rgw.sessions s on s.id = p.id
+ order by p.place`
+
 // writeUses writes what is pending. When the database is away it stays pending.
 func (c *Cache) writeUses(ctx context.Context) {
 	u := &c.uses
@@ -87,6 +93,9 @@ func (c *Cache) writeUses(ctx context.Context) {
 	if len(ids) > 0 {
 		err = c.attempt(ctx, func(ctx context.Context) error {
 			_, err := c.db.ExecContext(ctx, noteUses, pq.Array(ids), pq.Array(addresses))
+			if err == nil && c.opts.NoteSessions {
+				_, err = c.db.ExecContext(ctx, noteSessionUses, pq.Array(ids), pq.Array(addresses))
+			}
 			return err
 		})
 	}

@@ -187,15 +187,9 @@ func (w *Writer) changeSetting(ctx context.Context, by Actor, action, key string
 
 // tokenLife is how long a new token lives, and how long it may lie unused (0: for ever).
 func (tx *readTx) tokenLife(ctx context.Context, kind credential.Kind, want time.Duration) (life, idle time.Duration, err error) {
-	rows, err := tx.settings(ctx)
+	settings, err := tx.inForce(ctx)
 	if err != nil {
 		return 0, 0, err
-	}
-	settings := access.DefaultSettings()
-	for _, row := range rows {
-		if err := settings.Set(row.Key, row.Value); err != nil {
-			return 0, 0, wrap("reading settings", err)
-		}
 	}
 	longest, key := settings.APITokenLongest, "api_token_days"
 	if kind == credential.CLI {

@@ -200,10 +200,11 @@ func (w *Writer) Rotate(ctx context.Context, by Actor, ref string, rotation Rota
 type TokenRights struct {
 	Bindings    []Binding
 	Permissions []string
+	Sources     *[]netip.Prefix // networks it may be used from; nil leaves them as they are
 }
 
-const updateTokenPermissions = `
-update rgw.tokens set permissions = $2 where id = $1`
+const updateTokenRights = `
+update rgw.tokens set permissions = $2, source_cidrs = $3 where id = $1`
 
 const deleteTokenBindings = `
 delete from rgw.bindings where token_id = $1`
@@ -214,18 +215,27 @@ func (w *Writer) SetTokenRights(ctx context.Context, by Actor, ref string, right
 	if err != nil {
 		return Token{}, err
 	}
+	var sources []netip.Prefix
+	if rights.Sources != nil {
+		if sources, err = checkSources(*rights.Sources); err != nil {
+			return Token{}, err
+		}
+	}
 	return w.changeToken(ctx, by, "token.set_rights", ref, func(tx *writeTx, token *Token) error {
 		if token.Kind != credential.API {
 			return refused("cli-token-has-no-rights", "%s is a CLI token, which may do what its owner may: change the roles of %s", clean(token.Name), token.Owner)
 		}
-		if slices.Equal(rights.Bindings, token.Bindings) && slices.Equal(rights.Permissions, token.Permissions) {
+		if rights.Sources == nil {
+			sources = token.Sources
+		}
+		if slices.Equal(rights.Bindings, token.Bindings) && slices.Equal(rights.Permissions, token.Permissions) && slices.Equal(sources, token.Sources) {
 			return conflict("no-change", "%s has exactly these rights already", clean(token.Name))
 		}
 		if err := tx.mayGiveToToken(ctx, rights.Bindings, rights.Permissions); err != nil {
 			return err
 		}
-		if _, err := tx.exec(ctx, updateTokenPermissions, token.ID, permissionArray(rights.Permissions)); err != nil {
-			return wrap("changing the permissions of a token", err)
+		if _, err := tx.exec(ctx, updateTokenRights, token.ID, permissionArray(rights.Permissions), pq.Array(prefixTexts(sources))); err != nil {
+			return wrap("changing the rights of a token", err)
 		}
 		if _, err := tx.exec(ctx, deleteTokenBindings, token.ID); err != nil {
 			return wrap("taking the roles of a token", err)
@@ -233,14 +243,15 @@ func (w *Writer) SetTokenRights(ctx context.Context, by Actor, ref string, right
 		if err := tx.bind(ctx, uuid.Nil, token.ID, rights.Bindings); err != nil {
 			return err
 		}
-		tx.record(change{
-			action: "token.set_rights", resource: token.Name,
-			params: []string{
-				"id", token.ID.String(), "owner", token.Owner,
-				"old_roles", joinBindings(token.Bindings), "old_permissions", strings.Join(token.Permissions, " "),
-				"new_roles", joinBindings(rights.Bindings), "new_permissions", strings.Join(rights.Permissions, " "),
-			},
-		})
+		params := []string{
+			"id", token.ID.String(), "owner", token.Owner,
+			"old_roles", joinBindings(token.Bindings), "old_permissions", strings.Join(token.Permissions, " "),
+			"new_roles", joinBindings(rights.Bindings), "new_permissions", strings.Join(rights.Permissions, " "),
+		}
+		if !slices.Equal(sources, token.Sources) {
+			params = append(params, "old_networks", strings.Join(prefixTexts(token.Sources), " "), "new_networks", strings.Join(prefixTexts(sources), " "))
+		}
+		tx.record(change{action: "token.set_rights", resource: token.Name, params: params})
 		return nil
 	})
 }
@@ -345,6 +356,7 @@ func checkToken(want NewToken) (NewToken, error) {
 		want.Bindings, want.Permissions = rights.Bindings, rights.Permissions
 		want.Sources, err = checkSources(want.Sources)
 		return want, err
+	case credential.Session: // begins by signing in, and in no other way
 	}
 	return want, invalid("bad-token-kind", "a token is of kind cli or api")
 }

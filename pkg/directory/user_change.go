@@ -56,16 +56,9 @@ func (w *Writer) AddUsers(ctx context.Context, by Actor, people []NewUser) ([]Us
 				return err
 			}
 			user := User{ID: newID(), Email: person.Email, Name: person.Name, CreatedAt: tx.now, CreatedBy: by.Label, Bindings: person.Bindings}
-			if _, err := tx.exec(ctx, insertUser, user.ID, user.Email, user.Name, user.CreatedAt, user.CreatedBy); err != nil {
-				return wrap("adding a user", err)
-			}
-			if err := tx.bind(ctx, user.ID, uuid.Nil, person.Bindings); err != nil {
+			if err := tx.addUser(ctx, user); err != nil {
 				return err
 			}
-			tx.record(change{
-				action: "user.add", resource: user.Email,
-				params: []string{"id", user.ID.String(), "name", user.Name, "roles", joinBindings(user.Bindings)},
-			})
 			added = append(added, user)
 		}
 		return nil
@@ -130,7 +123,11 @@ const revokeTokensOfUser = `
 update rgw.tokens set revoked_at = $2, revoked_reason = $3 where owner_id = $1 and revoked_at is null
 returning id, name`
 
-// Remove ends a membership for good: roles are taken, and the tokens that the person owns are revoked. The row
+const revokeSessionsOfUser = `
+update rgw.sessions set revoked_at = $2, revoked_reason = $3 where user_id = $1 and revoked_at is null and expires_at > $2
+returning id`
+
+// Remove ends a membership for good: roles are taken, and the tokens and sessions that the person has are revoked. The row
 // stays, so that history keeps a name. Adding the address again makes a new user with nothing of the old one.
 func (w *Writer) Remove(ctx context.Context, by Actor, ref string) (User, error) {
 	return w.changeUser(ctx, by, "user.remove", ref, func(tx *writeTx, user *User) error {
@@ -158,6 +155,13 @@ func (w *Writer) Remove(ctx context.Context, by Actor, ref string) (User, error)
 				action: "token.revoke", resource: token.Name,
 				params: []string{"id", token.ID.String(), "owner", user.Email, "reason", reason},
 			})
+		}
+		var ended []uuid.UUID
+		if err := tx.change(ctx, &ended, revokeSessionsOfUser, user.ID, now, reason); err != nil {
+			return wrap("ending the sessions of a removed user", err)
+		}
+		for _, id := range ended {
+			tx.record(change{action: "session.revoke", resource: user.Email, params: []string{"id", id.String(), "reason", reason}})
 		}
 		user.RemovedAt, user.Bindings = &now, nil
 		return nil

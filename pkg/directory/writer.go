@@ -61,6 +61,9 @@ type Actor struct {
 	// Client and UserAgent say what was used; both may be empty.
 	Client    string
 	UserAgent string
+	// Detail is what else is known of the request: how the actor authenticated, what let them in. Its parameters are
+	// left out, since each event has its own.
+	Detail audit.Detail
 }
 
 // Event returns an event about what the actor did, with nothing decided yet.
@@ -72,6 +75,8 @@ func (a Actor) Event(now time.Time, action, resource string) *audit.Event {
 	event.ActorKind, event.ActorID, event.ActorLabel = a.Kind, a.ID, a.Label
 	event.Address = a.Address
 	event.Action, event.Resource = action, resource
+	event.Detail = a.Detail
+	event.Detail.Params = nil
 	event.Detail.Client, event.Detail.UserAgent = a.Client, a.UserAgent
 	return event
 }
@@ -141,6 +146,9 @@ const lockNotAvailable = "55P03"
 // the change itself, which may be tried again.
 var ErrBusy = errors.New("another change is under way and does not end: try again, and look for a transaction in the database that was left open")
 
+// ErrOutcomeUnknown says that a change may have been made or not: the answer to its commit was lost.
+var ErrOutcomeUnknown = errors.New("it is not known whether the change was made: look before you repeat it")
+
 func (w *Writer) transact(ctx context.Context, by Actor, fn func(*writeTx) error) error {
 	tx, err := w.db.BeginTxx(ctx, nil)
 	if err != nil {
@@ -168,7 +176,7 @@ func (w *Writer) transact(ctx context.Context, by Actor, fn func(*writeTx) error
 		return errors.Join(wrap("recording a change", err), rollback(tx))
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("committing (it is not known whether the change was made: look before you repeat it): %w", err)
+		return fmt.Errorf("committing: %w (%w)", ErrOutcomeUnknown, err)
 	}
 	return nil
 }

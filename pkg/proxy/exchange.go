@@ -33,6 +33,8 @@ type exchange struct {
 	cancel   context.CancelFunc
 
 	// identify
+	fromAdmin bool // admin asks, for a person
+	session   bool // by that person's browser session
 	entry     *credential.Entry
 	principal *access.Principal
 	settings  access.Settings
@@ -143,11 +145,17 @@ func (x *exchange) leave() {
 // identify finds out who is asking, from the credential and nothing else.
 func (x *exchange) identify() *refusal {
 	r := x.r
+	if refused := x.lookBehindAdmin(); refused != nil {
+		return refused
+	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
 		return refuse(http.StatusForbidden, "cross-site", "the gateway does not serve requests that another web site made a browser send")
 	}
 	token, how, refused := presented(r, x.p.Alias)
 	x.event.Detail.Auth = how
+	if refused == nil {
+		refused = x.takeSession(token, how)
+	}
 	if refused != nil {
 		return refused
 	}
@@ -212,7 +220,12 @@ func (x *exchange) unresolved(err error) *refusal {
 	if bad.Principal != nil {
 		x.know(bad.Principal)
 	}
+	if x.session {
+		return x.noSession(bad)
+	}
 	switch bad.Code {
+	case "sign-in-due":
+		return refuse(http.StatusUnauthorized, bad.Code, "%s: sign in at %s and run again (%s)", cliShows, x.p.consoleAddress(), bad.Message)
 	case "access-changed":
 		return refuse(http.StatusUnauthorized, bad.Code, "%s", bad.Message)
 	case "owner-locked", "owner-removed":

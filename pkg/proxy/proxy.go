@@ -52,6 +52,7 @@ type Config struct {
 	MaxWait     time.Duration // how long one request may wait for lookups and records in all
 
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+	AdminNetworks  []netip.Prefix // from where browser sessions are taken, and a person's address; nil for nowhere
 	Domain         string         // the gateway's public host name, for messages
 	AdminURL       *url.URL       // where browsers are sent; nil when there is none
 

@@ -1,0 +1,347 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/jmoiron/sqlx"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"rackgateway/pkg/adminapi"
+	"rackgateway/pkg/audit"
+	"rackgateway/pkg/config"
+	"rackgateway/pkg/credential"
+	"rackgateway/pkg/daemon"
+	"rackgateway/pkg/directory"
+	"rackgateway/pkg/peer"
+	"rackgateway/pkg/postgres"
+	"rackgateway/pkg/seal"
+	"rackgateway/pkg/signin"
+)
+
+type serveCmd struct{}
+
+func (serveCmd) Help() string {
+	return `Serves sign-in at /login/ and the API at /api/v1/ (see /api/v1/docs) until SIGTERM.
+
+When ADMIN_DATABASE_URL is set it first brings the schema up to date, unless MIGRATE=off; that connection is closed before anybody is served. The people of ADMIN_USERS, DEPLOYER_USERS, OPERATIONS_USERS and VIEWER_USERS are made once, at the first start.`
+}
+
+func (c *serveCmd) Run(ctx context.Context, p *process) error {
+	cfg, report, err := config.LoadAdminServe(p.environ)
+	if err != nil {
+		return err
+	}
+	log := daemon.NewLogger(p.stderr, cfg.Log)
+	for _, warning := range report.Warnings {
+		log.Warn(warning)
+	}
+	return p.serve(ctx, cfg, log)
+}
+
+// The name of the connections of the service, as the database shows them.
+const serveName = "rackgateway admin"
+
+// serve wires admin together and runs it until ctx is done; then it drains.
+func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	if err := migrateFirst(ctx, cfg, log); err != nil {
+		return err
+	}
+	db, err := postgres.Open(postgres.Config{
+		URL: postgres.URL(cfg.Database.URL.Reveal()), Name: serveName,
+		MaxOpen: cfg.Database.MaxOpenConns, MaxIdle: cfg.Database.MaxIdleConns,
+		MaxLifetime: cfg.Database.ConnMaxLifetime, MaxIdleTime: cfg.Database.ConnMaxIdleTime,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	feed := postgres.NewFeed(db, []string{credential.Channel}, postgres.FeedOptions{Logger: log})
+	if err := daemon.WaitForDatabase(ctx, db, cfg.Server.DevMode, log); err != nil {
+		return err
+	}
+
+	key, err := audit.NewKey([]byte(cfg.Audit.MACKey.Reveal()))
+	if err != nil {
+		return err
+	}
+	keys, err := seal.NewKeys(cfg.Secrets.AppKey, cfg.Secrets.AppKeyPrevious)
+	if err != nil {
+		return err
+	}
+	metrics := newMetrics(registry)
+	events := audit.NewWriter(db, audit.WriterOptions{Key: key, MaxWait: cfg.Audit.MaxWait, Logger: log, Observer: metrics.auditObserver()})
+	credentials := credential.NewCache(db, feed, credential.Options{
+		MaxStaleness: cfg.Access.MaxStaleness, SocketGrace: cfg.Access.SocketGrace, MaxWait: cfg.Audit.MaxWait, Logger: log,
+		SettingDefaults: cfg.Settings.Default, NoteSessions: true,
+	})
+	writer := directory.NewWriter(db, key, directory.WriterOptions{Defaults: cfg.Settings.Default, Now: p.now, MaxWait: cfg.Audit.MaxWait})
+	reader := directory.NewReader(db, directory.ReaderOptions{Defaults: cfg.Settings.Default, Now: p.now})
+	if err := addFirstUsers(ctx, writer, cfg.SignIn, log); err != nil {
+		return err
+	}
+
+	address := func(r *http.Request) netip.Addr { return peer.Address(r, cfg.Server.TrustedProxyCIDRs) }
+	sessions := signin.NewSessions(writer, reader, keys)
+	people, err := signin.New(signin.Config{
+		Issuer: cfg.SignIn.Issuer, ClientID: cfg.SignIn.ClientID, ClientSecret: cfg.SignIn.ClientSecret, Domain: cfg.SignIn.AllowedDomain,
+		HostedDomain: cfg.SignIn.Issuer == config.GoogleIssuer, BaseURL: cfg.Server.AdminURL,
+		Directory: writer, Sessions: sessions, Resolve: credentials, Keys: keys, Address: address, MaxWait: cfg.Audit.MaxWait, Log: log, Now: p.now,
+	})
+	if err != nil {
+		return err
+	}
+	toProxy, err := proxyTransport(cfg.Upstream)
+	if err != nil {
+		return err
+	}
+	api, err := adminapi.New(adminapi.Config{
+		DB: db, Reader: reader, Writer: writer, Credentials: credentials, Audit: events, Sessions: sessions, Answers: answersBox(keys),
+		RackName: cfg.Rack.Organization + "/" + cfg.Rack.Alias, Origin: cfg.Server.AdminURL, ClientAddress: address,
+		Rack: adminapi.NewRack(cfg.Upstream.ProxyURL, toProxy, log), Log: log, Now: p.now,
+		Ready: map[string]adminapi.CheckFunc{
+			"audit": func(context.Context) (bool, string) {
+				if events.State().OK {
+					return true, ""
+				}
+				return false, "events cannot be recorded: is PostgreSQL reachable and its disk not full?"
+			},
+		},
+		// Signing in is reported, and does not count: whoever is signed in, and every token, is served without.
+		Notes: map[string]adminapi.CheckFunc{
+			"sign-in": func(context.Context) (bool, string) {
+				if err := people.Ready(); err != nil {
+					return false, "the identity provider cannot be reached, so that nobody new can sign in: " + err.Error()
+				}
+				return true, ""
+			},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	metrics.watch(events, credentials)
+
+	// What runs beside requests stops in the opposite order of its start: records last.
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	start := func(name string, f func(context.Context) error) {
+		running.Go(func() {
+			if err := f(background); err != nil && background.Err() == nil {
+				log.Error("a part of admin has stopped", "part", name, "error", err)
+			}
+		})
+	}
+	written := make(chan error, 1)
+	go func() { written <- events.Run(context.WithoutCancel(ctx)) }()
+	start("feed", feed.Run)
+	start("credentials", credentials.Run)
+	start("sign-in", people.Run)
+	start("api", api.Run)
+	start("partitions", func(ctx context.Context) error { return daemon.KeepPartitions(ctx, db, log) })
+	defer func() {
+		stopBackground()
+		running.Wait()
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Audit.MaxWait)
+		defer cancel()
+		if err := errors.Join(events.Close(closing), <-written); err != nil {
+			log.Error("not every record could be written before the end", "error", err)
+		}
+		toProxy.CloseIdleConnections()
+	}()
+
+	// Behind a pooler that swallows announcements, a change of access would go unheard.
+	probe, cancel := context.WithTimeout(ctx, daemon.Patience)
+	defer cancel()
+	if err := feed.Probe(probe); err != nil {
+		return err
+	}
+	if cfg.Server.MetricsAddr != "" {
+		stop, err := daemon.ServeMetrics(background, cfg.Server.MetricsAddr, registry, log)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+
+	server := &http.Server{
+		Handler:           metrics.count(mount(api, people)),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          daemon.StdLog(log),
+	}
+	listener, err := daemon.Listen(ctx, cfg.Server, "h2", "http/1.1")
+	if err != nil {
+		return err
+	}
+	log.Info("admin is ready", "address", listener.Addr().String(), "tls", cfg.Server.TLSCertFile != "", "url", cfg.Server.AdminURL.String(),
+		"issuer", cfg.SignIn.Issuer, "redirect", people.RedirectURL(), "proxy", cfg.Upstream.ProxyURL.String(), "version", version)
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	drain(context.WithoutCancel(ctx), server, api, cfg.Server.DrainTimeout, log)
+	<-served
+	return nil
+}
+
+// mount is the table of contents of the service.
+func mount(api *adminapi.API, people *signin.Handler) http.Handler {
+	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	router.PathPrefix(adminapi.BasePath + "/").Handler(api)
+	people.Mount(router)
+	router.Path("/").Methods(http.MethodGet).Handler(http.RedirectHandler("/login/", http.StatusSeeOther))
+	router.NotFoundHandler = api // which says so
+	router.MethodNotAllowedHandler = api
+	return router
+}
+
+// migrateFirst brings the schema up to date, as its owner, whose connection does not outlive it.
+func migrateFirst(ctx context.Context, cfg *config.Admin, log *slog.Logger) (err error) {
+	if !cfg.Database.Migrate || !cfg.Database.OwnerGiven {
+		return nil
+	}
+	owner, err := postgres.Open(postgres.Config{URL: postgres.URL(cfg.Database.OwnerURL.Reveal()), Name: serveName + " migrations", MaxOpen: 4})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, owner.Close()) }()
+	if err := daemon.WaitForDatabase(ctx, owner, cfg.Server.DevMode, log); err != nil {
+		return err
+	}
+	return postgres.Migrate(ctx, owner, log)
+}
+
+// addFirstUsers makes the people that the configuration names, once in the life of the gateway.
+func addFirstUsers(ctx context.Context, writer *directory.Writer, cfg config.SignIn, log *slog.Logger) error {
+	people := directory.FirstUsers(map[string][]string{
+		"admin": cfg.AdminUsers, "deployer": cfg.DeployerUsers, "ops": cfg.OpsUsers, "viewer": cfg.ViewerUsers,
+	})
+	by := directory.Actor{Kind: audit.ActorSystem, ID: "configuration", Label: "configuration"}
+	added, err := writer.AddFirstUsers(ctx, by, people)
+	if err != nil {
+		return fmt.Errorf("make the first users: %w", err)
+	}
+	var addresses []string
+	for _, user := range added {
+		addresses = append(addresses, user.Email)
+	}
+	if len(added) > 0 {
+		log.Info("the first users were made", "users", strings.Join(addresses, " "))
+	}
+	return nil
+}
+
+// answersBox seals answers under idempotency keys. Its name must never change.
+func answersBox(keys seal.Keys) *seal.Box { return keys.Box("idempotency answer") }
+
+// proxyTransport is the pool of connections to the proxy.
+func proxyTransport(cfg config.AdminUpstream) (*http.Transport, error) {
+	transport := &http.Transport{
+		Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+		DisableCompression: true, // what the proxy says goes on as it is
+	}
+	if cfg.ProxyCAFile != "" {
+		pem, err := os.ReadFile(cfg.ProxyCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("PROXY_CA_FILE: %w", err)
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, errors.New("PROXY_CA_FILE: there is no certificate in it")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	return transport, nil
+}
+
+// noticeTime is how long admin goes on taking connections after it said that it is not ready any more; with a short
+// timeout, a quarter of that. Whoever spreads connections over several learns of it by asking.
+const noticeTime = 5 * time.Second
+
+// drain stops taking requests, and lets those under way finish.
+func drain(ctx context.Context, server *http.Server, api *adminapi.API, timeout time.Duration, log *slog.Logger) {
+	log.Info("admin was asked to stop: it finishes what runs", "timeout", timeout)
+	api.StopBeingReady()
+	patient, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	unnoticed := time.NewTimer(min(noticeTime, timeout/4))
+	<-unnoticed.C
+	if err := server.Shutdown(patient); err != nil {
+		log.Warn("requests were cut off, because they did not finish in time", "timeout", timeout)
+		_ = server.Close()
+	}
+}
+
+type healthCmd struct{}
+
+func (healthCmd) Help() string {
+	return `For container health checks: the exit code is 0 when admin on this machine is ready, and 1 when it is not.`
+}
+
+func (c *healthCmd) Run(ctx context.Context, p *process) error {
+	cfg, _, _ := config.LoadAdmin(p.environ) // mistakes are for the process that runs to report
+	if err := daemon.AskHealth(ctx, cfg.Server.Port, cfg.Server.TLSCertFile != ""); err != nil {
+		return errors.New(err.Error()) // not to be taken for a failure to reach the database
+	}
+	return nil
+}
+
+type rekeyCmd struct{}
+
+func (rekeyCmd) Help() string {
+	return `After APP_SECRET_KEY was replaced, with the one before as APP_SECRET_KEY_PREVIOUS. When it has run, and every admin has been restarted with both, APP_SECRET_KEY_PREVIOUS can go. It may run while admin serves, and again.`
+}
+
+func (c *rekeyCmd) Run(ctx context.Context, p *process) error {
+	cfg, _, err := config.LoadAdminServe(p.environ)
+	var mistakes *config.MistakesError
+	if errors.As(err, &mistakes) { // of all that serving needs, this needs the keys
+		left := slices.DeleteFunc(slices.Clone(mistakes.Mistakes), func(m config.Mistake) bool { return !strings.HasPrefix(m.Name, "APP_SECRET_KEY") })
+		if err = nil; len(left) > 0 {
+			err = &config.MistakesError{Program: mistakes.Program, Mistakes: left}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if cfg.Secrets.AppKeyPrevious.IsZero() {
+		return usageError("APP_SECRET_KEY_PREVIOUS is not set: there is no key to bring anything over from")
+	}
+	keys, err := seal.NewKeys(cfg.Secrets.AppKey, cfg.Secrets.AppKeyPrevious)
+	if err != nil {
+		return err
+	}
+	return p.recording(ctx, func(db *sqlx.DB, key audit.Key, by directory.Actor) error {
+		done, lost, err := adminapi.Rekey(ctx, db, key, by, answersBox(keys))
+		if err != nil {
+			return err
+		}
+		if lost > 0 {
+			fmt.Fprintf(p.stderr, "admin: warning: %d could be opened with neither key, and will be of no use any more\n", lost)
+		}
+		fmt.Fprintf(p.stdout, "Sealed anew: %d.\n", done)
+		return nil
+	})
+}

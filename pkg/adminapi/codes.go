@@ -1,0 +1,39 @@
+package adminapi
+
+import "net/http"
+
+// code is a stable code of a problem, as the page explains it.
+type code struct {
+	Code   string
+	Status int
+	Text   string
+}
+
+// codes are those of the API itself.
+var codes = []code{
+	{"no-such-path", http.StatusNotFound, "There is nothing at this path."},
+	{"no-such-method", http.StatusMethodNotAllowed, "The path does not know this method; Allow lists those it knows."},
+	{"no-credential", http.StatusUnauthorized, "Neither a session nor a token was sent."},
+	{"malformed-credential", http.StatusUnauthorized, "What was sent is not a token, or was not copied whole."},
+	{"two-credentials", http.StatusBadRequest, "A token and a cookie were sent, or two tokens."},
+	{"too-many-failures", http.StatusTooManyRequests, "Too many wrong credentials come from the address. Wait a few seconds."},
+	{"cross-site", http.StatusForbidden, "Another web site made a browser send this."},
+	{"csrf", http.StatusForbidden, "X-CSRF-Token is missing, or not of this session."},
+	{"bad-query", http.StatusBadRequest, "The part of the address behind the ? cannot be read."},
+	{"bad-parameter", http.StatusBadRequest, "A parameter is wrong, unknown or given twice; field names it."},
+	{"bad-body", http.StatusBadRequest, "The body is not JSON, or not as described; field names what is wrong."},
+	{"bad-request", http.StatusBadRequest, "The request could not be read."},
+	{"unexpected-body", http.StatusBadRequest, "This takes no body."},
+	{"not-json", http.StatusUnsupportedMediaType, "The body needs Content-Type: application/json."},
+	{"too-large", http.StatusRequestEntityTooLarge, "The body is larger than 1 MiB."},
+	{"bad-cursor", http.StatusBadRequest, "The cursor is none of this list. Begin at the first page."},
+	{"key-reused", http.StatusUnprocessableEntity, "The idempotency key was sent with another request before."},
+	{"in-progress", http.StatusConflict, "The request that first carried the idempotency key is still under way."},
+	{"outcome-unknown", http.StatusConflict, "A request was cut off, and whether it was done is not known. Look before you repeat it. Also with status 500."},
+	{"answer-lost", http.StatusConflict, "It was done before, and its answer can no longer be read."},
+	{"busy", http.StatusServiceUnavailable, "Another change is under way and does not end. Nothing was changed."},
+	{"unavailable", http.StatusServiceUnavailable, "The database could not be reached in time. Nothing was changed."},
+	{"no-proxy", http.StatusNotFound, "Admin was not told where the proxy is."},
+	{"proxy-unreachable", http.StatusBadGateway, "The proxy cannot be reached."},
+	{"internal", http.StatusInternalServerError, "A mistake of the gateway's own. Tell an administrator the request id."},
+}

@@ -1,0 +1,75 @@
+package adminapi
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"rackgateway/pkg/audit"
+)
+
+func eventOf(e *audit.Event) Event {
+	out := Event{
+		Id: e.ID, RequestId: e.RequestID, OccurredAt: e.OccurredAt, Kind: string(e.Kind), Phase: string(e.Phase), Decision: string(e.Decision),
+		ActorKind: string(e.ActorKind), ActorId: some(e.ActorID), ActorLabel: e.ActorLabel, Action: e.Action, App: e.App, Resource: e.Resource,
+		Status: int(e.Status), Detail: e.DetailJSON(),
+	}
+	if e.Address.IsValid() {
+		out.Address = some(e.Address.String())
+	}
+	return out
+}
+
+// events reads a page of the record.
+func (a *API) events(ctx context.Context, filter audit.Filter) (EventPage, error) {
+	events, cursor, err := audit.List(ctx, a.DB, filter)
+	if err != nil {
+		return EventPage{}, err
+	}
+	out := EventPage{Items: make([]Event, len(events)), Next: next(string(cursor))}
+	for i, e := range events {
+		out.Items[i] = eventOf(e)
+	}
+	return out, nil
+}
+
+// ListEvents lists the record. That it was read, and what was looked for, is in the record before anything is shown.
+func (a operations) ListEvents(ctx context.Context, in ListEventsRequestObject) (ListEventsResponseObject, error) {
+	p := in.Params
+	filter := audit.Filter{
+		Actor: text(p.Actor), App: text(p.App), Decision: audit.Decision(text(p.Decision)),
+		Phase: audit.Phase(text(p.Phase)), Kind: audit.Kind(text(p.Kind)), ByHand: p.Kind == nil,
+		Limit: limitOf(p.Limit), Before: audit.Cursor(text(p.Cursor)),
+	}
+	params := []string{"actor", filter.Actor, "app", filter.App, "decision", string(filter.Decision), "phase", string(filter.Phase), "kind", string(filter.Kind)}
+	if filter.Kind == "all" {
+		filter.Kind = ""
+	}
+	if p.Action != nil {
+		filter.Actions = []string{*p.Action}
+		params = append(params, "action", *p.Action)
+	}
+	if p.Since != nil {
+		filter.Since = *p.Since
+		params = append(params, "since", p.Since.UTC().Format(time.RFC3339))
+	}
+	if p.Until != nil {
+		filter.Until = *p.Until
+		params = append(params, "until", p.Until.UTC().Format(time.RFC3339))
+	}
+	if p.RequestId != nil {
+		filter.RequestID = *p.RequestId
+		params = append(params, "request", p.RequestId.String())
+	}
+	if filter.Limit > 0 {
+		params = append(params, "limit", strconv.Itoa(filter.Limit))
+	}
+	if err := exchangeIn(ctx).record(ctx, "", params...); err != nil {
+		return nil, err
+	}
+	page, err := a.events(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	return ListEvents200JSONResponse(page), nil
+}

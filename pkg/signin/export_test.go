@@ -1,0 +1,4 @@
+package signin
+
+// ReturnPath is returnPath.
+func ReturnPath(asked string) string { return returnPath(asked) }
