@@ -166,7 +166,7 @@ func TestAPersonSignsInAndWorksWithTheRack(t *testing.T) {
 	b := &browser{t: t, base: base, Client: &http.Client{
 		Jar: jar,
 		Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // the certificate is for another name
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, // the certificate is for another name
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, network, strings.Replace(address, "localhost:", "127.0.0.1:", 1))
 			},
