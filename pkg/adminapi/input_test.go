@@ -1,14 +1,18 @@
 package adminapi_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -280,6 +284,32 @@ func TestAnythingElseIsNotFoundOrNotAllowed(t *testing.T) {
 		if got.status != http.StatusMethodNotAllowed || got.problem(t).Code != "no-such-method" || got.header.Get("Allow") != "GET, POST" {
 			t.Errorf("%s /users: %d %v %s", method, got.status, got.header["Allow"], got.body)
 		}
+	}
+}
+
+func TestABodyThatNeverArrivesIsNotWaitedForForEver(t *testing.T) {
+	w := newWorld(t, func(c *adminapi.Config) { c.MaxWait = time.Second })
+	w.person("admin", "admin")
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", w.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	fmt.Fprintf(conn, "POST /api/v1/users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", w.tokens["admin"].Reveal())
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := (answer{resp.StatusCode, resp.Header, string(body)}); got.status != http.StatusBadRequest || got.problem(t).Code != "bad-body" {
+		t.Errorf("%d %s", got.status, got.body)
 	}
 }
 

@@ -833,8 +833,11 @@ func TestInsertTx(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	one, two, three := event("one"), event("two"), event("three")
+	two.OccurredAt = one.OccurredAt.Add(time.Microsecond) // a list orders by it, and all of this can happen within one
+	three.OccurredAt = two.OccurredAt.Add(time.Microsecond)
 	if err := postgres.InTx(t.Context(), admin, func(tx *sqlx.Tx) error {
-		return audit.InsertTx(t.Context(), tx, key, event("one"), event("two"), event("three"))
+		return audit.InsertTx(t.Context(), tx, key, one, two, three)
 	}); err != nil {
 		t.Fatal(err)
 	}
