@@ -42,3 +42,12 @@ grant select, insert (occurred_at, event_id, epoch, request_id, writer_id, write
   actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_admin;
 grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(uuid, inet),
   rgw.session_used(uuid, inet) to rgw_admin;
+
+-- The ledger: what is in it is added to and never changed. What is updated says only how far somebody has come.
+grant select, insert on rgw.ledger_leaves, rgw.ledger_hashes, rgw.ledger_checkpoints, rgw.ledger_actors, rgw.ledger_anchors,
+  rgw.ledger_verifications, rgw.ledger_keys to rgw_admin;
+grant update (sealed) on rgw.ledger_keys to rgw_admin;
+grant select, insert, update, delete on rgw.ledger_writers, rgw.ledger_gaps to rgw_admin;
+grant select, insert, update on rgw.ledger_cursors, rgw.ledger_holds to rgw_admin;
+grant select on rgw.ledger_clusters, rgw.ledger_restores, rgw.ledger_drops to rgw_admin;
+grant execute on function rgw.raise_cluster_epoch(integer, bigint, text), rgw.drop_event_month(date, integer, text) to rgw_admin;

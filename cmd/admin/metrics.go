@@ -10,6 +10,7 @@ import (
 
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
+	"rackgateway/pkg/ledger"
 )
 
 // metrics are the figures that admin tells of itself.
@@ -19,6 +20,7 @@ type metrics struct {
 	events   prometheus.Counter
 	commits  prometheus.Histogram
 	retries  prometheus.Counter
+	alerts   *prometheus.CounterVec
 }
 
 func newMetrics(registry *prometheus.Registry) *metrics {
@@ -32,7 +34,8 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 		commits: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rgw_admin_audit_commit_seconds", Help: "How long a batch of events took.", Buckets: []float64{.001, .005, .02, .1, .5, 2, 10}}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{Name: "rgw_admin_audit_retries_total", Help: "Attempts to record events that failed and were repeated."}),
 	}
-	registry.MustRegister(m.requests, m.events, m.commits, m.retries)
+	m.alerts = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rgw_admin_ledger_alerts_total", Help: "Alerts that the ledger raised, by what it noticed."}, []string{"code"})
+	registry.MustRegister(m.requests, m.events, m.commits, m.retries, m.alerts)
 	return m
 }
 
@@ -59,6 +62,23 @@ func (m *metrics) watch(events *audit.Writer, credentials *credential.Cache) {
 	})
 	gauge("rgw_admin_access_proof_age_seconds", "How long ago all changes of access were known to have been heard.", func() float64 { return credentials.ProofAge().Seconds() })
 	gauge("rgw_admin_credentials", "Credentials in memory.", func() float64 { return float64(credentials.Stats().Entries) })
+}
+
+// watchLedger has the ledger's figures read when they are asked for.
+func (m *metrics) watchLedger(book *book) {
+	gauge := func(name, help string, read func(ledger.State) float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return read(book.sequencer.State()) }))
+	}
+	gauge("rgw_admin_ledger_leading", "1 while this process gives events their places.", func(s ledger.State) float64 {
+		if s.Leading {
+			return 1
+		}
+		return 0
+	})
+	gauge("rgw_admin_ledger_size", "Leaves of the ledger, as this process last knew.", func(s ledger.State) float64 { return float64(s.Size) })
+	gauge("rgw_admin_ledger_lag_seconds", "Age of the oldest event without a place, at the last look, every 15 seconds.", func(s ledger.State) float64 { return s.Lag.Seconds() })
+	gauge("rgw_admin_ledger_events_total", "Events that this process gave a place.", func(s ledger.State) float64 { return float64(s.Events) })
+	gauge("rgw_admin_ledger_batches_total", "Batches that it took.", func(s ledger.State) float64 { return float64(s.Batches) })
 }
 
 // count notes each request.

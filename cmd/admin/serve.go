@@ -26,6 +26,7 @@ import (
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/daemon"
 	"rackgateway/pkg/directory"
+	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/peer"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/seal"
@@ -72,7 +73,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	feed := postgres.NewFeed(db, []string{credential.Channel}, postgres.FeedOptions{Logger: log})
+	feed := postgres.NewFeed(db, []string{credential.Channel, audit.Channel, ledger.Channel}, postgres.FeedOptions{Logger: log})
 	if err := daemon.WaitForDatabase(ctx, db, cfg.Server.DevMode, log); err != nil {
 		return err
 	}
@@ -91,6 +92,13 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 		MaxStaleness: cfg.Access.MaxStaleness, SocketGrace: cfg.Access.SocketGrace, MaxWait: cfg.Audit.MaxWait, Logger: log,
 		SettingDefaults: cfg.Settings.Default, NoteSessions: true,
 	})
+	book, err := newBook(cfg, db, key, keys, log, metrics)
+	if err != nil {
+		return err
+	}
+	feed.Subscribe(audit.Channel, func(string) { book.sequencer.Wake() })
+	feed.Subscribe(ledger.Channel, func(string) { book.follower.Wake() })
+	feed.OnReset(book.follower.Wake)
 	writer := directory.NewWriter(db, key, directory.WriterOptions{Defaults: cfg.Settings.Default, Now: p.now, MaxWait: cfg.Audit.MaxWait})
 	reader := directory.NewReader(db, directory.ReaderOptions{Defaults: cfg.Settings.Default, Now: p.now})
 	if err := addFirstUsers(ctx, writer, cfg.SignIn, log); err != nil {
@@ -131,12 +139,14 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 				}
 				return true, ""
 			},
+			"ledger": book.check,
 		},
 	})
 	if err != nil {
 		return err
 	}
 	metrics.watch(events, credentials)
+	metrics.watchLedger(book)
 
 	// What runs beside requests stops in the opposite order of its start: records last.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
@@ -154,6 +164,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 	start("credentials", credentials.Run)
 	start("sign-in", people.Run)
 	start("api", api.Run)
+	book.start(start)
 	start("partitions", func(ctx context.Context) error { return daemon.KeepPartitions(ctx, db, log) })
 	defer func() {
 		stopBackground()

@@ -64,3 +64,14 @@ func (k Key) sign(e *Event) {
 	_, _ = mac.Write(e.AppendCanonical(nil))
 	e.MAC = mac.Sum(nil)
 }
+
+// VerifyCanonical is Verify for whoever has the event's canonical bytes at hand.
+func (k Key) VerifyCanonical(e *Event, canonical []byte) bool {
+	if k.IsZero() || e.MACKeyID != k.id || len(e.MAC) != sha256.Size {
+		return false
+	}
+	mac := k.mac()
+	_, _ = mac.Write(canonical)
+	var sum [sha256.Size]byte
+	return hmac.Equal(mac.Sum(sum[:0]), e.MAC)
+}

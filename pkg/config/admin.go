@@ -19,11 +19,12 @@ type Admin struct {
 	SignIn   SignIn
 	Secrets  AdminSecrets
 	Access   Access
+	Ledger   Ledger
 	Settings Settings
 }
 
 // serving are the groups that only `admin serve` uses.
-var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Access"}
+var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Access", "Ledger"}
 
 // AdminDatabase is admin's connections to PostgreSQL.
 type AdminDatabase struct {
@@ -41,6 +42,29 @@ type AdminAudit struct {
 	MACKey         secret.Text   `env:"AUDIT_MAC_KEY" aka:"AUDIT_HMAC_SECRET" need:"yes" doc:"Key that events are authenticated with until they are in the ledger; the text itself is the key. At least 32 random bytes, as hex, base64 or other text. The same for proxy and admin, and unknown to the database." example:"$(openssl rand -hex 32)"`
 	MACKeyPrevious secret.Text   `env:"AUDIT_MAC_KEY_PREVIOUS" doc:"The key before, so that events made with it still verify." example:"$(cat key-before)"`
 	MaxWait        time.Duration `env:"AUDIT_MAX_WAIT" envDefault:"10s" min:"100ms" max:"5m" doc:"How long one request may wait for the database, look-ups and records together, before it is answered with 503." example:"10s"`
+}
+
+// Ledger is what the record is signed with, where it is copied to, and how long it is kept.
+type Ledger struct {
+	SigningKey         secret.Text `env:"AUDIT_SIGNING_KEY" doc:"Private key that the ledger's checkpoints are signed with, as admin audit key new prints it. Not set means that admin makes one and keeps it in the database, sealed with APP_SECRET_KEY." example:"PRIVATE+KEY+gateway.example.com/acme/staging+0a1b2c3d+AZ..."`
+	SigningKeyPrevious secret.Text `env:"AUDIT_SIGNING_KEY_PREVIOUS" doc:"The signing key before, needed once, to sign the last checkpoint of its time too." example:"$(cat signing-key-before)"`
+	AnchorBucket       string      `env:"AUDIT_ANCHOR_BUCKET" doc:"S3 bucket with Object Lock that the ledger is copied to. Credentials and region come from AWS_* and the machine's role, as for every AWS tool; AWS_ENDPOINT_URL_S3 names another S3 server." example:"acme-gateway-audit"`
+	AnchorChain        string      `env:"AUDIT_ANCHOR_CHAIN_ID" doc:"What the keys of all objects in the bucket begin with; by default the domain, organization and alias." example:"gateway.example.com/acme/staging"`
+	AnchorMinutes      int         `env:"AUDIT_ANCHOR_INTERVAL_MINUTES" envDefault:"60" min:"1" max:"1440" doc:"Minutes between two copies of the ledger to the bucket; ten thousand new events make one at once. The signed checkpoint alone is put there every minute." example:"60"`
+	AnchorRetention    int         `env:"AUDIT_ANCHOR_RETENTION_DAYS" envDefault:"400" min:"1" max:"36500" doc:"Days for which the bucket keeps an object from being deleted, from when it was put there." example:"400"`
+	AnchorMode         string      `env:"AUDIT_ANCHOR_MODE" envDefault:"COMPLIANCE" doc:"Object Lock mode: COMPLIANCE, which nobody can shorten, or GOVERNANCE." example:"COMPLIANCE"`
+	AnchorKMSKey       string      `env:"AUDIT_ANCHOR_KMS_KEY_ID" doc:"KMS key that objects are encrypted with at rest; not set leaves it to the bucket." example:"arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"`
+	AnchorPathStyle    bool        `env:"AUDIT_ANCHOR_PATH_STYLE" envDefault:"false" doc:"Whether the bucket is named in the path of addresses and not in the host, as some other S3 servers need it." example:"true"`
+	RetentionDays      int         `env:"LOG_RETENTION_DAYS" envDefault:"0" min:"0" max:"36500" doc:"Days after which whole months of events are dropped from the database, once they are in the bucket and not on hold; at least 30. 0 keeps them all." example:"400"`
+	PushURL            string      `env:"AUDIT_PUSH_URL" doc:"HTTPS address of a SIEM that events are pushed to in the order of the ledger, as JSON Lines." example:"https://siem.example.com/ingest/rack-gateway"`
+	PushSecret         secret.Text `env:"AUDIT_PUSH_SECRET" doc:"Key that each push is signed with (HMAC-SHA256, header Gateway-Signature). At least 32 random bytes." example:"$(openssl rand -hex 32)"`
+	PushToken          secret.Text `env:"AUDIT_PUSH_TOKEN" doc:"Sent with each push as Authorization: Bearer, where the SIEM asks for one." example:"TOKEN"`
+	PushCAFile         string      `env:"AUDIT_PUSH_CA_FILE" doc:"PEM file with the authorities to verify the SIEM's certificate by, in place of the system's." example:"/etc/gateway/siem-ca.pem"`
+}
+
+// Origin names the ledger: DOMAIN/ORGANIZATION/ALIAS.
+func (a *Admin) Origin() string {
+	return a.Server.Domain + "/" + a.Rack.Organization + "/" + a.Rack.Alias
 }
 
 // AdminUpstream is how admin reaches the proxy, to show what the rack says.
@@ -113,6 +137,11 @@ func loadAdmin(environ []string) (*loader, *Admin) {
 		l.mistake("APP_SECRET_KEY", "is the same as AUDIT_MAC_KEY, which the proxy has too: make one of its own")
 	}
 	l.access(&cfg.Access)
+	l.ledger(&cfg.Ledger)
+	if cfg.Ledger.AnchorChain == "" && cfg.Ledger.AnchorBucket != "" {
+		cfg.Ledger.AnchorChain = cfg.Origin()
+		l.derive("AUDIT_ANCHOR_CHAIN_ID", cfg.Ledger.AnchorChain, "default, from DOMAIN, RACK_ORGANIZATION and RACK_ALIAS")
+	}
 	l.settings(&cfg.Settings)
 	return l, cfg
 }

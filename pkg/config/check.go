@@ -318,3 +318,58 @@ func different(b []byte) int {
 	}
 	return len(seen)
 }
+
+var (
+	bucketForm = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	chainForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*$`)
+)
+
+// leastRetention is the fewest days that events are kept for in the database: a month is dropped as a whole, and what
+// is younger is what people ask about.
+const leastRetention = 30
+
+// ledger checks what the record is signed with and where it goes.
+func (l *loader) ledger(c *Ledger) {
+	if c.AnchorBucket != "" && !bucketForm.MatchString(c.AnchorBucket) {
+		l.mistake("AUDIT_ANCHOR_BUCKET", "is not the name of a bucket: write the name alone, without s3:// or a path")
+	}
+	if c.AnchorChain != "" && (!chainForm.MatchString(c.AnchorChain) || len(c.AnchorChain) > 500) {
+		l.mistake("AUDIT_ANCHOR_CHAIN_ID", "is not made of words of letters, digits, dots, dashes and colons, with slashes between them")
+	}
+	if c.AnchorMode != "COMPLIANCE" && c.AnchorMode != "GOVERNANCE" {
+		l.mistake("AUDIT_ANCHOR_MODE", "is neither COMPLIANCE nor GOVERNANCE")
+	}
+	if c.RetentionDays != 0 && c.RetentionDays < leastRetention {
+		l.mistake("LOG_RETENTION_DAYS", fmt.Sprintf("is %d; it must be at least %d, or 0 to keep everything", c.RetentionDays, leastRetention))
+	}
+	if c.RetentionDays != 0 && c.AnchorBucket == "" {
+		l.mistake("LOG_RETENTION_DAYS", "is set, and AUDIT_ANCHOR_BUCKET is not: events are dropped only once their copies are in a bucket")
+	}
+	for name, value := range map[string]secret.Text{"AUDIT_SIGNING_KEY": c.SigningKey, "AUDIT_SIGNING_KEY_PREVIOUS": c.SigningKeyPrevious} {
+		if !value.IsZero() && !strings.HasPrefix(value.Reveal(), "PRIVATE+KEY+") {
+			l.mistake(name, "is not a signing key: make one with admin audit key new")
+		}
+	}
+	if c.PushURL != "" {
+		u, err := url.Parse(c.PushURL)
+		switch {
+		case err != nil || u.Host == "":
+			l.mistake("AUDIT_PUSH_URL", "cannot be read as an address")
+		case u.User != nil:
+			l.mistake("AUDIT_PUSH_URL", "carries a user name or password: give AUDIT_PUSH_TOKEN")
+		case u.Scheme != "https" && (u.Scheme != "http" || u.Hostname() != "localhost" && !loopback(u.Hostname())):
+			l.mistake("AUDIT_PUSH_URL", "is not https")
+		case c.PushSecret.IsZero():
+			l.mistake("AUDIT_PUSH_SECRET", "is not set, and AUDIT_PUSH_URL is: pushes are signed with it")
+		}
+	}
+	if !c.PushSecret.IsZero() {
+		l.key("AUDIT_PUSH_SECRET", c.PushSecret)
+	}
+	l.certificates("AUDIT_PUSH_CA_FILE", c.PushCAFile)
+}
+
+func loopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback()
+}
