@@ -26,6 +26,8 @@ import (
 	"syscall"
 	"time"
 
+	"rackgateway/pkg/postgres"
+	"rackgateway/pkg/postgres/cluster"
 	"rackgateway/pkg/testenv"
 )
 
@@ -164,16 +166,35 @@ const principals = 16
 
 // start brings up what every measurement needs.
 func (b *bench) start() {
-	b.suite.PostgresSettings = []string{"shared_buffers=256MB", "max_wal_size=8GB", "wal_level=minimal", "max_wal_senders=0"}
+	b.suite.PostgresSettings = []string{"shared_buffers=256MB", "min_wal_size=8GB", "max_wal_size=16GB", "wal_level=minimal", "max_wal_senders=0"}
 	b.Cleanup(func() { b.must(b.suite.Close()) })
 	b.upstream = b.child(roleUpstream)
 	b.bare = b.child(roleBare, "http://"+b.upstream.addr)
 	b.load = b.child(roleLoad)
 	b.env = b.environment(1)
+	b.settle()
 	b.readers = b.populate(b.env, "reader", "viewer", principals, 1)
 	b.writers = b.populate(b.env, "writer", "deployer", principals, 1)
 	b.must(os.MkdirAll(filepath.Dir(b.out), 0o750))
 	b.report.postgres(b.Context(), b.env)
+}
+
+// settle brings the server to where one is that has run for a while: it writes into log files that it used before. A
+// new server makes each of them first, 16 MB of zeros at a time, while the commit that needs it waits.
+func (b *bench) settle() {
+	ctx := b.Context()
+	db, err := postgres.Open(postgres.Config{URL: postgres.URL(b.env.Postgres.URL(cluster.Superuser, b.env.Database)), Name: "bench"})
+	b.must(err)
+	defer func() { _ = db.Close() }()
+	for range pick(b, 256, 64) { // of 16 MB
+		_, err := db.ExecContext(ctx, `select pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()`)
+		b.must(err)
+	}
+	for range 2 { // the second finds the files of the first one's time out of use
+		_, err := db.ExecContext(ctx, `checkpoint`)
+		b.must(err)
+	}
+	b.calm(ctx, db)
 }
 
 // within runs a part, whose processes end with it, and returns why it failed if it did.

@@ -22,35 +22,32 @@ type subject struct {
 
 // index finds the entries that a change concerns. Each entry is in one list for each of its subjects;
 // the lists run through the entries' own links, so that a hundred thousand entries need no sets. It
-// has no lock of its own.
-type index map[subject]*members
-
-type members struct {
-	subject subject
-	first   *link
-}
+// holds the first of each list, and has no lock of its own.
+type index map[subject]*link
 
 type link struct {
 	entry      *Entry
-	of         *members
 	prev, next *link
 }
 
 // add puts an entry into the lists of its subjects.
 func (x index) add(e *Entry) {
-	e.links = make([]link, len(e.subjects))
+	if len(e.subjects) <= len(e.ownLinks) {
+		e.links = e.ownLinks[:len(e.subjects)]
+	} else {
+		e.links = make([]link, len(e.subjects)) // somebody with many roles
+	}
 	for i, s := range e.subjects {
-		m := x[s]
-		if m == nil {
-			m = &members{subject: s}
-			x[s] = m
+		first := x[s]
+		if first != nil && s.kind == userSubject {
+			e.share(first.entry)
 		}
 		l := &e.links[i]
-		l.entry, l.of, l.next = e, m, m.first
-		if m.first != nil {
-			m.first.prev = l
+		*l = link{entry: e, next: first}
+		if first != nil {
+			first.prev = l
 		}
-		m.first = l
+		x[s] = l
 	}
 }
 
@@ -61,11 +58,15 @@ func (x index) remove(e *Entry) {
 		if l.next != nil {
 			l.next.prev = l.prev
 		}
-		if l.prev != nil {
+		switch {
+		case l.prev != nil:
 			l.prev.next = l.next
-		} else if l.of.first = l.next; l.next == nil {
-			delete(x, l.of.subject)
+		case l.next != nil:
+			x[e.subjects[i]] = l.next
+		default:
+			delete(x, e.subjects[i])
 		}
+		*l = link{}
 	}
 	e.links = nil
 }
@@ -73,10 +74,8 @@ func (x index) remove(e *Entry) {
 // entries returns those that a change of the subject concerns.
 func (x index) entries(s subject) []*Entry {
 	var list []*Entry
-	if m := x[s]; m != nil {
-		for l := m.first; l != nil; l = l.next {
-			list = append(list, l.entry)
-		}
+	for l := x[s]; l != nil; l = l.next {
+		list = append(list, l.entry)
 	}
 	return list
 }

@@ -156,18 +156,23 @@ func (c *Cache) entry(hash [sha256.Size]byte, kind Kind, r *row, began time.Time
 	} else if string(kind) != r.Kind {
 		return nil, errNoToken // its text says another kind than the database
 	}
-	p := &access.Principal{
-		Kind: access.KindUser, UserID: r.OwnerID.String(), UserLabel: r.OwnerEmail,
-		TokenID: r.ID.String(), TokenName: r.Name, TokenKind: r.Kind,
-		Headless: r.Headless, ExpiresAt: r.ExpiresAt,
-	}
-	if kind == API {
-		p.Kind = access.KindAPIToken
+	tokenKind := string(kind) // not the row's text, which each entry would keep a copy of
+	if kind == Session {
+		tokenKind = access.TokenKindSession
 	}
 	e := &Entry{
-		Principal: p, cache: c, hash: hash, fingerprint: sha256.Sum256(text), kind: kind,
-		ends: r.ExpiresAt, endCause: ErrExpired,
-		subjects: []subject{{kind: userSubject, id: r.OwnerID}, {kind: tokenSubject, id: r.ID}},
+		cache: c, hash: hash, fingerprint: sha256.Sum256(text), kind: kind, ends: r.ExpiresAt, endCause: ErrExpired,
+		principal: access.Principal{
+			Kind: access.KindUser, UserID: r.OwnerID.String(), UserLabel: r.OwnerEmail,
+			TokenID: r.ID.String(), TokenName: r.Name, TokenKind: tokenKind,
+			Headless: r.Headless, ExpiresAt: r.ExpiresAt,
+		},
+	}
+	e.Principal = &e.principal
+	e.subjects = append(e.ownSubjects[:0], subject{kind: userSubject, id: r.OwnerID}, subject{kind: tokenSubject, id: r.ID})
+	p := e.Principal
+	if kind == API {
+		p.Kind = access.KindAPIToken
 	}
 	if r.ValidUntil.Valid && r.ValidUntil.Time.Before(e.ends) {
 		e.ends, e.endCause = r.ValidUntil.Time, ErrReplaced
