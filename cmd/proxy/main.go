@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"rackgateway/pkg/config"
+	"rackgateway/pkg/daemon"
 )
 
 // version is stamped by the build.
@@ -75,7 +76,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		}
 	case "health":
 		// Other mistakes are for the process that runs to report.
-		if herr := askHealth(ctx, cfg.Server.Port, cfg.Server.TLSCertFile != ""); herr != nil {
+		if herr := daemon.AskHealth(ctx, cfg.Server.Port, cfg.Server.TLSCertFile != ""); herr != nil {
 			fmt.Fprintln(stderr, "proxy:", herr)
 			return 1
 		}
@@ -88,7 +89,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if command == "config" {
 		return 0
 	}
-	log := newLogger(stderr, cfg.Log)
+	log := daemon.NewLogger(stderr, cfg.Log)
 	for _, warning := range report.Warnings {
 		log.Warn(warning)
 	}

@@ -3,40 +3,25 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/config"
 	"rackgateway/pkg/credential"
+	"rackgateway/pkg/daemon"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/proxy"
 	"rackgateway/pkg/upstream"
 )
-
-func newLogger(w io.Writer, cfg config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.Level}
-	if cfg.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
-}
 
 // serve wires the proxy together and runs it until ctx is done; then it drains.
 func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
@@ -54,7 +39,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	defer func() { _ = db.Close() }()
 
 	feed := postgres.NewFeed(db, []string{"rgw_access"}, postgres.FeedOptions{Logger: log})
-	if err := waitForDatabase(ctx, db, cfg.Server.DevMode, log); err != nil {
+	if err := daemon.WaitForDatabase(ctx, db, cfg.Server.DevMode, log); err != nil {
 		return err
 	}
 
@@ -100,7 +85,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	start("feed", feed.Run)
 	start("credentials", credentials.Run)
 	start("proxy", func(ctx context.Context) error { handler.Run(ctx); return nil })
-	start("partitions", func(ctx context.Context) error { return keepPartitions(ctx, db, log) })
+	start("partitions", func(ctx context.Context) error { return daemon.KeepPartitions(ctx, db, log) })
 	defer func() {
 		stopBackground()
 		running.Wait()
@@ -117,22 +102,22 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	}()
 
 	// Behind a pooler that swallows announcements, a change of access would go unheard.
-	probe, cancel := context.WithTimeout(ctx, startPatience)
+	probe, cancel := context.WithTimeout(ctx, daemon.Patience)
 	defer cancel()
 	if err := feed.Probe(probe); err != nil {
 		return err
 	}
 
 	if cfg.Server.MetricsAddr != "" {
-		stop, err := serveMetrics(background, cfg.Server.MetricsAddr, registry, log)
+		stop, err := daemon.ServeMetrics(background, cfg.Server.MetricsAddr, registry, log)
 		if err != nil {
 			return err
 		}
 		defer stop()
 	}
 
-	server := handler.NewServer(stdLog(log))
-	listener, err := listen(ctx, cfg.Server)
+	server := handler.NewServer(daemon.StdLog(log))
+	listener, err := daemon.Listen(ctx, cfg.Server, "http/1.1")
 	if err != nil {
 		return err
 	}
@@ -190,53 +175,6 @@ func drain(ctx context.Context, server *http.Server, handler *proxy.Proxy, timeo
 	}
 }
 
-// startPatience is how long the proxy waits for its database when it starts.
-const startPatience = 60 * time.Second
-
-// waitForDatabase waits until the database is there, and refuses one that cannot keep the promise: one
-// that may lose what it said was durable, or behind a pooler that swallows announcements.
-func waitForDatabase(ctx context.Context, db *sqlx.DB, development bool, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
-	defer cancel()
-	for {
-		err := db.PingContext(ctx)
-		if err == nil {
-			break
-		}
-		if !postgres.IsUnavailable(err) || ctx.Err() != nil {
-			return fmt.Errorf("the database cannot be reached: check DATABASE_URL: %w", err)
-		}
-		log.Info("waiting for the database", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-	if err := postgres.CheckDurability(ctx, db); err != nil {
-		if !development {
-			return err
-		}
-		log.Warn("allowed, because DEV_MODE is set", "trouble", err)
-	}
-	return nil
-}
-
-// keepPartitions makes the coming months' partitions, at start and daily.
-func keepPartitions(ctx context.Context, db *sqlx.DB, log *slog.Logger) error {
-	daily := time.NewTicker(24 * time.Hour)
-	defer daily.Stop()
-	for {
-		if err := postgres.EnsurePartitions(ctx, db); err != nil && ctx.Err() == nil {
-			log.Warn("partitions of audit events could not be made ahead; it is tried again tomorrow", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-daily.C:
-		}
-	}
-}
-
 // newTransport is the one shared connection pool to the rack.
 func newTransport(cfg config.Rack) (*upstream.Transport, error) {
 	config := upstream.Config{Origin: cfg.Host}
@@ -259,51 +197,4 @@ func newTransport(cfg config.Rack) (*upstream.Transport, error) {
 		config.TLS = tlsConfig
 	}
 	return upstream.New(config)
-}
-
-func listen(ctx context.Context, cfg config.Server) (net.Listener, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+strconv.Itoa(cfg.Port))
-	if err != nil {
-		return nil, fmt.Errorf("PORT: %w", err)
-	}
-	if cfg.TLSCertFile == "" {
-		return listener, nil
-	}
-	certificate, err := tls.LoadX509KeyPair(cfg.TLSCertFile, cfg.TLSKeyFile)
-	if err != nil {
-		_ = listener.Close()
-		return nil, fmt.Errorf("TLS_CERT_FILE, TLS_KEY_FILE: %w", err)
-	}
-	return tls.NewListener(listener, &tls.Config{
-		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-	}), nil
-}
-
-// serveMetrics serves metrics and profiles, on an address apart from clients.
-func serveMetrics(ctx context.Context, address string, registry *prometheus.Registry, log *slog.Logger) (stop func(), err error) {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("METRICS_ADDR: %w", err)
-	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: stdLog(log)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("metrics are no longer served", "error", err)
-		}
-	}()
-	return func() { _ = server.Close(); <-done }, nil
-}
-
-// stdLog takes what net/http has to say, which is about clients that do not speak HTTP.
-func stdLog(logger *slog.Logger) *log.Logger {
-	return slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
 }

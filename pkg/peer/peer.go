@@ -16,7 +16,7 @@ func Address(r *http.Request, trusted []netip.Prefix) netip.Addr {
 		return netip.Addr{}
 	}
 	address := peer.Addr().Unmap().WithZone("")
-	if len(trusted) == 0 || !within(address, trusted) {
+	if len(trusted) == 0 || !Within(address, trusted) {
 		return address
 	}
 	lines := r.Header["X-Forwarded-For"]
@@ -34,7 +34,7 @@ func Address(r *http.Request, trusted []netip.Prefix) netip.Addr {
 				return address
 			}
 			address = next.Unmap().WithZone("")
-			if !within(address, trusted) {
+			if !Within(address, trusted) {
 				return address
 			}
 		}
@@ -42,7 +42,8 @@ func Address(r *http.Request, trusted []netip.Prefix) netip.Addr {
 	return address
 }
 
-func within(address netip.Addr, networks []netip.Prefix) bool {
+// Within tells whether the address is in one of the networks.
+func Within(address netip.Addr, networks []netip.Prefix) bool {
 	for _, network := range networks {
 		if network.Contains(address) {
 			return true

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"rackgateway/pkg/credential"
+	"rackgateway/pkg/peer"
 )
 
 // What the console shows of the rack, admin asks for here, as the person who looks at it: with that person's browser
@@ -17,14 +18,14 @@ const clientAddressHeader = "Rgw-Client-Address"
 // isAdmin reports whether admin itself sent the request, and not somebody by way of a load balancer that happens to
 // stand in one of admin's networks.
 func (x *exchange) isAdmin() bool {
-	if len(x.p.AdminNetworks) == 0 || !within(x.address, x.p.AdminNetworks) {
+	if len(x.p.AdminNetworks) == 0 || !peer.Within(x.address, x.p.AdminNetworks) {
 		return false
 	}
-	peer, err := netip.ParseAddrPort(x.r.RemoteAddr)
+	from, err := netip.ParseAddrPort(x.r.RemoteAddr)
 	if err != nil {
 		return false
 	}
-	if within(peer.Addr().Unmap().WithZone(""), x.p.TrustedProxies) {
+	if peer.Within(from.Addr().Unmap().WithZone(""), x.p.TrustedProxies) {
 		return true // whom it passed on is admin: x.address is of the header then
 	}
 	return x.r.Header["X-Forwarded-For"] == nil && x.r.Header["Forwarded"] == nil

@@ -14,6 +14,7 @@ import (
 	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
+	"rackgateway/pkg/peer"
 	"rackgateway/pkg/rack"
 )
 
@@ -73,7 +74,7 @@ func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	now := p.Now()
 	x := &exchange{p: p, w: w, r: r, started: now, id: audit.NewID(now)}
 	x.patience, x.cancel = context.WithTimeout(context.WithoutCancel(r.Context()), p.MaxWait)
-	x.address = clientAddress(r, p.TrustedProxies)
+	x.address = peer.Address(r, p.TrustedProxies)
 	x.path = trimPrefix(r.URL.EscapedPath())
 	x.socket = rack.IsSocket(r)
 	x.event = audit.Event{
