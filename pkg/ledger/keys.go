@@ -42,7 +42,7 @@ type keyRow struct {
 const (
 	selectKeys = `select number, public_key, sealed from rgw.ledger_keys order by number`
 	insertKey  = `insert into rgw.ledger_keys (number, public_key, sealed) values ($1, $2, $3)`
-	lockKeys   = `select pg_advisory_xact_lock(7220417004)`
+	lockKeys   = `select pg_advisory_xact_lock(7220417052)`
 	resealKey  = `update rgw.ledger_keys set sealed = $2 where number = $1`
 )
 

@@ -187,7 +187,7 @@ const (
 	setSession = `
 set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3;
 set client_connection_check_interval = '5s'; set idle_in_transaction_session_timeout = '60s'; set statement_timeout = '60s'`
-	tryLock = `select pg_try_advisory_lock(7220417003)`
+	tryLock = `select pg_try_advisory_lock(7220417051)`
 )
 
 // term is one time of holding the lock. It returns nil when somebody else has it.

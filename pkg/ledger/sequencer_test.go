@@ -207,7 +207,7 @@ func TestTheFailureTableOfTheSequencer(t *testing.T) {
 						<-ctx.Done()
 						return ctx.Err()
 					case "session ends":
-						_, err := w.super.Exec(`select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = (7220417003::bigint & 4294967295)::oid and granted and database = (select oid from pg_database where datname = current_database())`)
+						_, err := w.super.Exec(`select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objid = (7220417051::bigint & 4294967295)::oid and granted and database = (select oid from pg_database where datname = current_database())`)
 						return err
 					}
 					return errInjected
