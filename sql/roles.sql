@@ -41,7 +41,7 @@ grant select on rgw.token_uses, rgw.session_uses, rgw.started_processes, rgw.clu
 grant select, insert (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac, kind, phase, decision,
   actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_admin;
 grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(uuid, inet),
-  rgw.session_used(uuid, inet) to rgw_admin;
+  rgw.session_used(uuid, inet), rgw.words(text) to rgw_admin;
 
 -- The ledger: what is in it is added to and never changed. What is updated says only how far somebody has come.
 grant select, insert on rgw.ledger_leaves, rgw.ledger_hashes, rgw.ledger_checkpoints, rgw.ledger_actors, rgw.ledger_anchors,

@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +22,7 @@ import (
 
 type auditCmds struct {
 	List auditListCmd `cmd:"" help:"List what was asked, decided and done, the newest first."`
+	Show auditShowCmd `cmd:"" help:"Show everything about one event."`
 }
 
 // moment is a point in time on the command line: a date, a time, or how long ago.
@@ -113,22 +118,22 @@ func (c *auditListCmd) Run(ctx context.Context, p *process) error {
 		if err := audit.Change(ctx, db, key, read, func(*sqlx.Tx) error { return nil }); err != nil {
 			return err
 		}
-		keys := []audit.Key{key}
-		if c.Verify {
-			cfg, err := p.configuration()
-			if err != nil {
-				return err
-			}
-			if !cfg.Audit.MACKeyPrevious.IsZero() {
-				previous, err := audit.NewKey([]byte(cfg.Audit.MACKeyPrevious.Reveal()))
-				if err != nil {
-					return err
-				}
-				keys = append(keys, previous)
-			}
+		keys, err := p.macKeys(key)
+		if err != nil {
+			return err
 		}
 		return c.list(ctx, p, db, filter, keys)
 	})
+}
+
+// macKeys are the keys that the MACs of events are checked with: the one in use, and the one before.
+func (p *process) macKeys(key audit.Key) ([]audit.Key, error) {
+	cfg, err := p.configuration()
+	if err != nil || cfg.Audit.MACKeyPrevious.IsZero() {
+		return []audit.Key{key}, err
+	}
+	previous, err := audit.NewKey([]byte(cfg.Audit.MACKeyPrevious.Reveal()))
+	return []audit.Key{key, previous}, err
 }
 
 func (c *auditListCmd) list(ctx context.Context, p *process, db *sqlx.DB, filter audit.Filter, keys []audit.Key) error {
@@ -192,6 +197,98 @@ func (c *auditListCmd) list(ctx context.Context, p *process, db *sqlx.DB, filter
 		return errors.New("some events are not as their writers made them: somebody changed them in the database; keep a copy of it and find out who")
 	}
 	return nil
+}
+
+type auditShowCmd struct {
+	ID   string `arg:"" name:"event" help:"The event's id, as audit list --json tells it."`
+	JSON bool   `help:"As JSON, in the canonical form that its MAC is made over, on one line."`
+}
+
+func (auditShowCmd) Help() string {
+	return `Reading the record is itself recorded, and so needs the audit key.
+
+The exit code is 1 when there is no such event, or when it is not as its writer made it.
+
+Example:
+  admin audit show 0190b4a0-7a3c-7c1e-9d6f-3b5a1c2d4e5f`
+}
+
+func (c *auditShowCmd) Run(ctx context.Context, p *process) error {
+	id, err := uuid.Parse(c.ID)
+	if err != nil {
+		return usageError("an event is named by its id, such as 0190b4a0-7a3c-7c1e-9d6f-3b5a1c2d4e5f: admin audit list --json tells it")
+	}
+	return p.recording(ctx, func(db *sqlx.DB, key audit.Key, by directory.Actor) error {
+		read := by.Event(p.now(), "audit.read", id.String())
+		read.Decision = audit.DecisionAllow
+		if err := audit.Change(ctx, db, key, read, func(*sqlx.Tx) error { return nil }); err != nil {
+			return err
+		}
+		e, err := audit.Find(ctx, db, id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("there is no event %s: list the events to see which there are", id)
+		}
+		if err != nil {
+			return err
+		}
+		keys, err := p.macKeys(key)
+		if err != nil {
+			return err
+		}
+		verdict := macVerdict(e, keys)
+		if c.JSON {
+			_, err = p.stdout.Write(append(e.AppendCanonical(nil), '\n'))
+		} else {
+			err = writeEvent(p.stdout, e, verdict)
+		}
+		if err == nil && verdict == macWrong {
+			err = errors.New("the event is not as its writer made it: somebody changed it in the database; keep a copy of it and find out who")
+		}
+		return err
+	})
+}
+
+// writeEvent writes all of an event, a line for each thing that there is to say.
+func writeEvent(w io.Writer, e *audit.Event, verdict string) error {
+	t := newTable("EVENT", e.ID.String())
+	line := func(name, value string) {
+		if value != "" {
+			t.add(name, value)
+		}
+	}
+	line("time", e.OccurredAt.UTC().Format("2006-01-02 15:04:05.000000Z"))
+	line("request", e.RequestID.String())
+	line("actor", strings.TrimSpace(e.ActorLabel+" ("+string(e.ActorKind)+")"))
+	line("actor id", e.ActorID)
+	if e.Address.IsValid() {
+		line("address", e.Address.String())
+	}
+	line("action", e.Action)
+	line("app", e.App)
+	line("resource", e.Resource)
+	line("kind", string(e.Kind))
+	line("phase", string(e.Phase))
+	line("decision", string(e.Decision))
+	if e.Status != 0 {
+		line("status", strconv.Itoa(int(e.Status)))
+	}
+	if e.WriterID != uuid.Nil {
+		line("writer", e.WriterID.String()+" "+strconv.FormatInt(e.WriterSeq, 10))
+	}
+	line("MAC", verdict)
+	var detail map[string]json.RawMessage
+	if err := json.Unmarshal(e.DetailJSON(), &detail); err != nil {
+		return fmt.Errorf("reading the event's detail: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(detail)) {
+		value := string(detail[name])
+		var text string
+		if json.Unmarshal(detail[name], &text) == nil {
+			value = text
+		}
+		line(strings.ReplaceAll(name, "_", " "), value)
+	}
+	return t.write(w)
 }
 
 // What the MAC of an event says.

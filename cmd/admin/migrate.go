@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -12,6 +14,7 @@ import (
 )
 
 type migrateCmd struct {
+	output
 	Status bool `help:"Only show which steps the database has; the exit code is 1 when some are missing."`
 }
 
@@ -36,7 +39,7 @@ func (c *migrateCmd) Run(ctx context.Context, p *process) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if c.Status {
-		return p.migrationStatus(ctx, db)
+		return c.status(ctx, p, db)
 	}
 	before, err := postgres.MigrationStatus(ctx, db)
 	if err != nil {
@@ -45,27 +48,43 @@ func (c *migrateCmd) Run(ctx context.Context, p *process) (err error) {
 	if err := postgres.Migrate(ctx, db, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
+	applied := []string{}
+	var text strings.Builder
 	for _, step := range before {
 		if step.AppliedAt == nil {
-			fmt.Fprintf(p.stdout, "Applied %s.\n", step.Name)
+			applied = append(applied, step.Name)
+			fmt.Fprintf(&text, "Applied %s.\n", step.Name)
 		}
 	}
-	fmt.Fprintln(p.stdout, "The schema, the rights of the database roles and the partitions of the record are up to date.")
-	return nil
+	text.WriteString("The schema, the rights of the database roles and the partitions of the record are up to date.\n")
+	return c.say(p, map[string][]string{"applied": applied}, "%s", text.String())
 }
 
-func (p *process) migrationStatus(ctx context.Context, db *sqlx.DB) error {
+// stepView is a step as --json shows one.
+type stepView struct {
+	Step      string     `json:"step"`
+	AppliedAt *time.Time `json:"applied_at"`
+}
+
+func (c *migrateCmd) status(ctx context.Context, p *process, db *sqlx.DB) error {
 	steps, err := postgres.MigrationStatus(ctx, db)
 	if err != nil {
 		return err
 	}
 	t := newTable("STEP", "APPLIED")
 	behind := false
+	views := []stepView{}
 	for _, step := range steps {
 		behind = behind || step.AppliedAt == nil
+		views = append(views, stepView{step.Name, step.AppliedAt})
 		t.add(step.Name, when(step.AppliedAt, p.now()))
 	}
-	if err := t.write(p.stdout); err != nil || !behind {
+	if c.JSON {
+		err = writeJSON(p.stdout, views)
+	} else {
+		err = t.write(p.stdout)
+	}
+	if err != nil || !behind {
 		return err
 	}
 	return errBehind

@@ -44,7 +44,7 @@ func viewRole(r directory.Role) roleView {
 }
 
 type roleListCmd struct {
-	JSON bool `help:"As JSON."`
+	output
 }
 
 func (c *roleListCmd) Run(ctx context.Context, p *process) error {
@@ -77,7 +77,7 @@ func roleKind(r directory.Role) string {
 
 type roleShowCmd struct {
 	Role string `arg:"" help:"The role."`
-	JSON bool   `help:"As JSON."`
+	output
 }
 
 func (c *roleShowCmd) Run(ctx context.Context, p *process) error {
@@ -86,14 +86,11 @@ func (c *roleShowCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			return writeJSON(p.stdout, viewRole(role))
-		}
-		return p.showRole(role)
+		return p.showRole(role, c.output)
 	})
 }
 
-func (p *process) showRole(role directory.Role) error {
+func (p *process) showRole(role directory.Role, as output) error {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s (%s): %s\n", role.Name, roleKind(role), visible(role.Description))
 	fmt.Fprintf(&out, "Held by %d users and %d tokens.\n", role.Users, role.Tokens)
@@ -106,11 +103,11 @@ func (p *process) showRole(role directory.Role) error {
 	for _, permission := range role.Unknown {
 		fmt.Fprintf(&out, "  %s (not known to this version: gives nothing)\n", visible(permission))
 	}
-	_, err := fmt.Fprint(p.stdout, out.String())
-	return err
+	return as.say(p, viewRole(role), "%s", out.String())
 }
 
 type roleCreateCmd struct {
+	output
 	Role        string   `arg:"" help:"Its name: small letters, digits and -."`
 	Permission  []string `required:"" sep:"none" help:"Permission to have, scope:resource:action; may be repeated." placeholder:"PERMISSION"`
 	Description string   `help:"What it is for." placeholder:"TEXT"`
@@ -129,11 +126,12 @@ func (c *roleCreateCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		return p.showRole(role)
+		return p.showRole(role, c.output)
 	})
 }
 
 type roleEditCmd struct {
+	output
 	Role        string   `arg:"" help:"The role."`
 	Permission  []string `sep:"none" help:"Have exactly these." placeholder:"PERMISSION"`
 	Add         []string `sep:"none" help:"Have these too." placeholder:"PERMISSION"`
@@ -159,11 +157,12 @@ func (c *roleEditCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		return p.showRole(role)
+		return p.showRole(role, c.output)
 	})
 }
 
 type roleDeleteCmd struct {
+	output
 	Role string `arg:"" help:"The role."`
 }
 
@@ -172,7 +171,6 @@ func (c *roleDeleteCmd) Run(ctx context.Context, p *process) error {
 		if err := w.DeleteRole(ctx, by, c.Role); err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "Deleted the role %s.\n", c.Role)
-		return nil
+		return c.say(p, map[string]string{"deleted": c.Role}, "Deleted the role %s.\n", c.Role)
 	})
 }

@@ -90,7 +90,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 	events := audit.NewWriter(db, audit.WriterOptions{Key: key, MaxWait: cfg.Audit.MaxWait, Logger: log, Observer: metrics.auditObserver()})
 	credentials := credential.NewCache(db, feed, credential.Options{
 		MaxStaleness: cfg.Access.MaxStaleness, SocketGrace: cfg.Access.SocketGrace, MaxWait: cfg.Audit.MaxWait, Logger: log,
-		SettingDefaults: cfg.Settings.Default, NoteSessions: true,
+		SettingDefaults: cfg.Settings.Defaults, NoteSessions: true,
 	})
 	book, err := newBook(cfg, db, key, keys, log, metrics)
 	if err != nil {
@@ -99,8 +99,8 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 	feed.Subscribe(audit.Channel, func(string) { book.sequencer.Wake() })
 	feed.Subscribe(ledger.Channel, func(string) { book.follower.Wake() })
 	feed.OnReset(book.follower.Wake)
-	writer := directory.NewWriter(db, key, directory.WriterOptions{Defaults: cfg.Settings.Default, Now: p.now, MaxWait: cfg.Audit.MaxWait})
-	reader := directory.NewReader(db, directory.ReaderOptions{Defaults: cfg.Settings.Default, Now: p.now})
+	writer := directory.NewWriter(db, key, directory.WriterOptions{Defaults: cfg.Settings.Defaults, Now: p.now, MaxWait: cfg.Audit.MaxWait})
+	reader := directory.NewReader(db, directory.ReaderOptions{Defaults: cfg.Settings.Defaults, Now: p.now})
 	if err := addFirstUsers(ctx, writer, cfg.SignIn, log); err != nil {
 		return err
 	}
@@ -305,7 +305,7 @@ func drain(ctx context.Context, server *http.Server, api *adminapi.API, timeout 
 	}
 }
 
-type healthCmd struct{}
+type healthCmd struct{ output }
 
 func (healthCmd) Help() string {
 	return `For container health checks: the exit code is 0 when admin on this machine is ready, and 1 when it is not.`
@@ -316,10 +316,13 @@ func (c *healthCmd) Run(ctx context.Context, p *process) error {
 	if err := daemon.AskHealth(ctx, cfg.Server.Port, cfg.Server.TLSCertFile != ""); err != nil {
 		return errors.New(err.Error()) // not to be taken for a failure to reach the database
 	}
+	if c.JSON {
+		return writeJSON(p.stdout, map[string]bool{"ready": true})
+	}
 	return nil
 }
 
-type rekeyCmd struct{}
+type rekeyCmd struct{ output }
 
 func (rekeyCmd) Help() string {
 	return `After APP_SECRET_KEY was replaced, with the one before as APP_SECRET_KEY_PREVIOUS. When it has run, and every admin has been restarted with both, APP_SECRET_KEY_PREVIOUS can go. It may run while admin serves, and again.`
@@ -352,7 +355,6 @@ func (c *rekeyCmd) Run(ctx context.Context, p *process) error {
 		if lost > 0 {
 			fmt.Fprintf(p.stderr, "admin: warning: %d could be opened with neither key, and will be of no use any more\n", lost)
 		}
-		fmt.Fprintf(p.stdout, "Sealed anew: %d.\n", done)
-		return nil
+		return c.say(p, map[string]int{"sealed": done, "lost": lost}, "Sealed anew: %d.\n", done)
 	})
 }

@@ -43,7 +43,7 @@ func viewSession(s directory.Session) sessionView {
 type sessionListCmd struct {
 	User  string `help:"Of this person." placeholder:"EMAIL"`
 	Ended bool   `help:"Those that have ended, too."`
-	JSON  bool   `help:"As JSON."`
+	output
 }
 
 func (c *sessionListCmd) Run(ctx context.Context, p *process) error {
@@ -76,6 +76,7 @@ func (c *sessionListCmd) Run(ctx context.Context, p *process) error {
 }
 
 type sessionRevokeCmd struct {
+	output
 	ID     string `arg:"" help:"The session's id, as session list shows it."`
 	Reason string `required:"" help:"Why, for the record." placeholder:"TEXT"`
 }
@@ -90,7 +91,6 @@ func (c *sessionRevokeCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(p.stdout, "The session of %s has ended.\n", s.Email)
-		return err
+		return c.say(p, viewSession(s), "The session of %s has ended.\n", s.Email)
 	})
 }

@@ -61,6 +61,20 @@ func visible(s string) string {
 	}, s)
 }
 
+// output chooses between what people read and what programs do. Every command has it.
+type output struct {
+	JSON bool `help:"As JSON."`
+}
+
+// say writes a sentence, or the value in its place.
+func (o output) say(p *process, value any, format string, args ...any) error {
+	if o.JSON {
+		return writeJSON(p.stdout, value)
+	}
+	_, err := fmt.Fprintf(p.stdout, format, args...)
+	return err
+}
+
 // writeJSON writes one value, indented.
 func writeJSON(w io.Writer, value any) error {
 	encoder := json.NewEncoder(w)

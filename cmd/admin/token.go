@@ -59,6 +59,7 @@ type tokenView struct {
 	CreatedBy     string        `json:"created_by"`
 	UsedAt        *time.Time    `json:"used_at,omitempty"`
 	UsedFrom      string        `json:"used_from,omitempty"`
+	SignInDue     *time.Time    `json:"sign_in_due,omitempty"` // when the owner has to have signed in again
 	Secrets       []secretView  `json:"secrets"`
 }
 
@@ -73,7 +74,7 @@ func viewToken(t directory.Token, now time.Time) tokenView {
 		ID: t.ID.String(), Kind: string(t.Kind), Name: t.Name, State: t.State(now), Owner: t.Owner, Creator: t.Creator,
 		Permissions: t.Permissions, Headless: t.Headless, ExpiresAt: t.ExpiresAt, IdleSeconds: int64(t.IdleLimit / time.Second),
 		RevokedAt: t.RevokedAt, RevokedReason: t.RevokedReason, CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy, UsedAt: t.UsedAt,
-		Roles: viewBindings(t.Bindings), Secrets: []secretView{},
+		Roles: viewBindings(t.Bindings), Secrets: []secretView{}, SignInDue: t.SignInDue,
 	}
 	for _, network := range t.Sources {
 		v.Networks = append(v.Networks, network.String())
@@ -99,6 +100,7 @@ func rightsText(t directory.Token) string {
 }
 
 type tokenCreateCmd struct {
+	output
 	User       string   `help:"CLI token: the person whose it is, and whose rights it has." placeholder:"EMAIL"`
 	API        bool     `name:"api" help:"API token: for a pipeline, with rights of its own."`
 	Owner      string   `help:"API token: the person who answers for it; it stops when they are locked or removed." placeholder:"EMAIL"`
@@ -151,7 +153,7 @@ func (c *tokenCreateCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		return p.handOver(token, secret)
+		return p.handOver(token, secret, c.output)
 	})
 }
 
@@ -167,11 +169,20 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return netip.PrefixFrom(address, address.BitLen()), nil
 }
 
+// issuedView is a token with its text, as --json shows it this once.
+type issuedView struct {
+	Token  tokenView `json:"token"`
+	Secret string    `json:"secret"`
+}
+
 // handOver prints the token itself on standard output, alone so that a script can take it, and what to know of it
 // on standard error.
-func (p *process) handOver(token directory.Token, secret credential.Token) error {
-	if _, err := fmt.Fprintln(p.stdout, secret.Reveal()); err != nil {
+func (p *process) handOver(token directory.Token, secret credential.Token, as output) error {
+	if err := as.say(p, issuedView{viewToken(token, p.now()), secret.Reveal()}, "%s\n", secret.Reveal()); err != nil {
 		return fmt.Errorf("the token was made and could not be printed; rotate it (admin token rotate %s): %w", token.ID, err)
+	}
+	if as.JSON {
+		return nil
 	}
 	fmt.Fprintf(p.stderr, "Token %s of %s, id %s, may do: %s.\n", visible(token.Name), token.Owner, token.ID, rightsText(token))
 	fmt.Fprintf(p.stderr, "It expires %s", when(&token.ExpiresAt, p.now()))
@@ -195,9 +206,9 @@ func (p *process) handOver(token directory.Token, secret credential.Token) error
 type tokenListCmd struct {
 	User   string `help:"Only those that this person owns." placeholder:"EMAIL"`
 	Kind   string `help:"Only those of this kind: cli or api." enum:",cli,api" default:"" placeholder:"KIND"`
-	Search string `help:"Part of the name, or of the first characters of the token." placeholder:"TEXT"`
+	Search string `help:"Words of the name, or how they begin; or how a token begins." placeholder:"TEXT"`
 	All    bool   `help:"Those that were revoked or expired, too."`
-	JSON   bool   `help:"As JSON."`
+	output
 }
 
 func (c *tokenListCmd) Run(ctx context.Context, p *process) error {
@@ -239,6 +250,7 @@ func (c *tokenListCmd) Run(ctx context.Context, p *process) error {
 }
 
 type tokenRevokeCmd struct {
+	output
 	Token  string `arg:"" help:"Id, name, or first characters (such as rgw_cli_AbCdEfGh)."`
 	Reason string `required:"" help:"Why; recorded." placeholder:"TEXT"`
 }
@@ -254,12 +266,12 @@ func (c *tokenRevokeCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "Revoked %s of %s, id %s.\n", visible(t.Name), t.Owner, t.ID)
-		return nil
+		return c.say(p, viewToken(t, p.now()), "Revoked %s of %s, id %s.\n", visible(t.Name), t.Owner, t.ID)
 	})
 }
 
 type tokenRotateCmd struct {
+	output
 	Token   string `arg:"" help:"Id, name, or first characters."`
 	KeepOld span   `help:"How long the old secret stays good, such as 24h; at most 30d. Without it, the old one ends at once." placeholder:"TIME"`
 	Expires span   `help:"New end of the token, so far from now. Without it, the end stays." placeholder:"TIME"`
@@ -276,11 +288,12 @@ func (c *tokenRotateCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		return p.handOver(token, secret)
+		return p.handOver(token, secret, c.output)
 	})
 }
 
 type tokenRightsCmd struct {
+	output
 	Token      string   `arg:"" help:"Id, name, or first characters."`
 	Role       []string `sep:"none" help:"Have exactly these roles." placeholder:"ROLE[@APP]"`
 	Permission []string `sep:"none" help:"Have exactly these permissions, in place of roles." placeholder:"PERMISSION"`
@@ -301,7 +314,6 @@ func (c *tokenRightsCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "%s may do: %s.\n", visible(t.Name), rightsText(t))
-		return nil
+		return c.say(p, viewToken(t, p.now()), "%s may do: %s.\n", visible(t.Name), rightsText(t))
 	})
 }

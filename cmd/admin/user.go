@@ -86,6 +86,7 @@ func parseBindings(texts []string) ([]directory.Binding, error) {
 }
 
 type userAddCmd struct {
+	output
 	Email []string `arg:"" help:"E-mail address, by which the identity provider knows the person; several are added together or not at all."`
 	Name  string   `help:"Display name." placeholder:"NAME"`
 	Role  []string `sep:"none" help:"Role to give, over all apps or over those that a pattern matches; may be repeated." placeholder:"ROLE[@APP]"`
@@ -114,10 +115,13 @@ func (c *userAddCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		for _, u := range added {
-			fmt.Fprintf(p.stdout, "Added %s: %s.\n", u.Email, orNothing(bindingTexts(u.Bindings)))
+		views := make([]userView, len(added))
+		var text strings.Builder
+		for i, u := range added {
+			views[i] = viewUser(u)
+			fmt.Fprintf(&text, "Added %s: %s.\n", u.Email, orNothing(bindingTexts(u.Bindings)))
 		}
-		return nil
+		return c.say(p, views, "%s", text.String())
 	})
 }
 
@@ -129,11 +133,11 @@ func orNothing(roles string) string {
 }
 
 type userListCmd struct {
-	Search  string `help:"Part of the address or name." placeholder:"TEXT"`
+	Search  string `help:"Words of the address or name, or how they begin." placeholder:"TEXT"`
 	Role    string `help:"Only those who have this role." placeholder:"ROLE"`
 	Locked  bool   `help:"Only those who are locked."`
 	Removed bool   `help:"Those who were removed, too."`
-	JSON    bool   `help:"As JSON."`
+	output
 }
 
 func (c *userListCmd) Run(ctx context.Context, p *process) error {
@@ -190,6 +194,7 @@ func everyPage[T any](list func(after string) (directory.Page[T], error)) ([]T, 
 }
 
 type userLockCmd struct {
+	output
 	Email  string `arg:"" help:"The user."`
 	Reason string `required:"" help:"Why; recorded, and shown to the user." placeholder:"TEXT"`
 }
@@ -205,12 +210,12 @@ func (c *userLockCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "Locked %s: sessions and tokens stop now.\n", u.Email)
-		return nil
+		return c.say(p, viewUser(u), "Locked %s: sessions and tokens stop now.\n", u.Email)
 	})
 }
 
 type userUnlockCmd struct {
+	output
 	Email string `arg:"" help:"The user."`
 }
 
@@ -220,12 +225,12 @@ func (c *userUnlockCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "Unlocked %s: %s.\n", u.Email, orNothing(bindingTexts(u.Bindings)))
-		return nil
+		return c.say(p, viewUser(u), "Unlocked %s: %s.\n", u.Email, orNothing(bindingTexts(u.Bindings)))
 	})
 }
 
 type userRemoveCmd struct {
+	output
 	Email string `arg:"" help:"The user."`
 }
 
@@ -235,8 +240,7 @@ func (c *userRemoveCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "Removed %s: roles are taken, and the tokens that %s owned are revoked.\n", u.Email, u.Email)
-		return nil
+		return c.say(p, viewUser(u), "Removed %s: roles are taken, and the tokens that %s owned are revoked.\n", u.Email, u.Email)
 	})
 }
 
@@ -246,7 +250,7 @@ type userRoleCmd struct {
 	Add    []string `sep:"none" help:"Have these too." placeholder:"ROLE[@APP]"`
 	Remove []string `sep:"none" help:"No longer have these." placeholder:"ROLE[@APP]"`
 	None   bool     `help:"Have no role at all."`
-	JSON   bool     `help:"Show as JSON."`
+	output
 }
 
 func (userRoleCmd) Help() string {
@@ -284,7 +288,7 @@ func (c *userRoleCmd) Run(ctx context.Context, p *process) error {
 			if err != nil {
 				return err
 			}
-			return p.showRoles(u, c.JSON)
+			return c.showRoles(p, u)
 		})
 	case 1:
 		return p.writing(ctx, func(w *directory.Writer, by directory.Actor) error {
@@ -298,16 +302,12 @@ func (c *userRoleCmd) Run(ctx context.Context, p *process) error {
 			if err != nil {
 				return err
 			}
-			return p.showRoles(u, c.JSON)
+			return c.showRoles(p, u)
 		})
 	}
 	return usageError("use --set, or --add and --remove, or --none: not several of them")
 }
 
-func (p *process) showRoles(u directory.User, asJSON bool) error {
-	if asJSON {
-		return writeJSON(p.stdout, viewUser(u))
-	}
-	_, err := fmt.Fprintf(p.stdout, "%s: %s\n", u.Email, orNothing(bindingTexts(u.Bindings)))
-	return err
+func (c *userRoleCmd) showRoles(p *process, u directory.User) error {
+	return c.say(p, viewUser(u), "%s: %s\n", u.Email, orNothing(bindingTexts(u.Bindings)))
 }

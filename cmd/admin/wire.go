@@ -66,7 +66,7 @@ func (p *process) reading(ctx context.Context, fn func(*directory.Reader) error)
 	if err != nil {
 		return err
 	}
-	err = fn(directory.NewReader(db, directory.ReaderOptions{Defaults: cfg.Settings.Default, Now: p.now}))
+	err = fn(directory.NewReader(db, directory.ReaderOptions{Defaults: cfg.Settings.Defaults, Now: p.now}))
 	return errors.Join(err, db.Close())
 }
 
@@ -77,7 +77,7 @@ func (p *process) writing(ctx context.Context, fn func(*directory.Writer, direct
 		return err
 	}
 	return p.recording(ctx, func(db *sqlx.DB, key audit.Key, by directory.Actor) error {
-		return fn(directory.NewWriter(db, key, directory.WriterOptions{Defaults: cfg.Settings.Default, Now: p.now}), by)
+		return fn(directory.NewWriter(db, key, directory.WriterOptions{Defaults: cfg.Settings.Defaults, Now: p.now}), by)
 	})
 }
 

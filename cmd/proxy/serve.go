@@ -51,7 +51,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	writer := audit.NewWriter(db, audit.WriterOptions{Key: key, MaxWait: cfg.Audit.MaxWait, Logger: log, Observer: proxy.AuditObserver(registry)})
 	credentials := credential.NewCache(db, feed, credential.Options{
 		MaxStaleness: cfg.Access.MaxStaleness, SocketGrace: cfg.Access.SocketGrace, MaxWait: cfg.Audit.MaxWait, Logger: log,
-		SettingDefaults: cfg.Settings.Default,
+		SettingDefaults: cfg.Settings.Defaults,
 	})
 	transport, err := newTransport(cfg.Rack)
 	if err != nil {

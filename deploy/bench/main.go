@@ -268,6 +268,8 @@ func measurements() []measurement {
 		{"transfers", "long uploads and downloads", (*bench).transfers},
 		{"sessions", "memory of idle exec sessions", (*bench).sessions},
 		{"revocation", "revocation to refusal, and to the end of an open exec", (*bench).revocation},
+		{"changes", "changes of access by the API, the command line and SQL", (*bench).changes},
+		{"people", "admin with many people signed in and many tokens", (*bench).people},
 		{"proxies", "three proxies against one", (*bench).proxies},
 		{"tokens", "many tokens against few", (*bench).tokens},
 		{"log", "a long log against an empty one", (*bench).longLog},

@@ -44,7 +44,7 @@ type service struct {
 	Environment map[string]string                     `yaml:"environment"`
 	Ports       []string                              `yaml:"ports"`
 	Volumes     []string                              `yaml:"volumes"`
-	Networks    []string                              `yaml:"networks"`
+	Networks    networks                              `yaml:"networks"`
 	NetworkMode string                                `yaml:"network_mode"`
 	Profiles    []string                              `yaml:"profiles"`
 	DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
@@ -53,10 +53,40 @@ type service struct {
 	} `yaml:"healthcheck"`
 }
 
+// networks are those that a service is on, with its further names on each.
+type networks map[string][]string
+
+// UnmarshalYAML reads both forms: a list of names, and a mapping.
+func (n *networks) UnmarshalYAML(node *yaml.Node) error {
+	*n = networks{}
+	var names []string
+	if node.Decode(&names) == nil {
+		for _, name := range names {
+			(*n)[name] = nil
+		}
+		return nil
+	}
+	var described map[string]struct {
+		Aliases []string `yaml:"aliases"`
+	}
+	if err := node.Decode(&described); err != nil {
+		return err
+	}
+	for name, network := range described {
+		(*n)[name] = network.Aliases
+	}
+	return nil
+}
+
 func parseCompose(t *testing.T) composeFile {
 	t.Helper()
+	return parseComposeFile(t, "docker-compose.yml")
+}
+
+func parseComposeFile(t *testing.T, name string) composeFile {
+	t.Helper()
 	var file composeFile
-	if err := yaml.Unmarshal([]byte(read(t, "docker-compose.yml")), &file); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t, name)), &file); err != nil {
 		t.Fatal(err)
 	}
 	return file
@@ -71,7 +101,9 @@ func TestEveryServiceRunsWithTheLeastRights(t *testing.T) {
 		"front":         {caps: []string{"NET_BIND_SERVICE"}},
 		"front-volumes": {root: true, caps: []string{"CHOWN"}},
 	}
-	for name, service := range parseCompose(t).Services {
+	services := parseCompose(t).Services
+	services["dex"] = parseComposeFile(t, "deploy/compose/trial.yml").Services["dex"]
+	for name, service := range services {
 		allowed := exceptions[name]
 		if !service.ReadOnly {
 			t.Errorf("%s: its root file system can be written to", name)
@@ -100,31 +132,41 @@ func TestOnlyTheFrontIsReachableFromOutside(t *testing.T) {
 		if (len(service.Ports) > 0) != (name == "front") {
 			t.Errorf("%s publishes %v", name, service.Ports)
 		}
-		for _, network := range service.Networks {
+		for network := range service.Networks {
 			if _, known := file.Networks[network]; !known {
 				t.Errorf("%s is on a network %q that is not declared", name, network)
 			}
 		}
 	}
-	for _, network := range []string{"front", "database"} {
+	for _, network := range []string{"front", "console", "inside", "database"} {
 		if !file.Networks[network].Internal {
 			t.Errorf("network %s leads outside", network)
 		}
 	}
-	if got := file.Services["postgres"].Networks; !slices.Equal(got, []string{"database"}) {
+	if got := file.Services["postgres"].Networks; !maps.EqualFunc(got, networks{"database": nil}, slices.Equal) {
 		t.Errorf("PostgreSQL is on %v", got)
+	}
+	for name, service := range parseComposeFile(t, "deploy/compose/trial.yml").Services {
+		for _, port := range service.Ports {
+			if !strings.HasPrefix(port, "127.0.0.1:") {
+				t.Errorf("of a trial, %s publishes %s to more than this machine", name, port)
+			}
+		}
 	}
 }
 
 func TestEachProcessHoldsItsOwnSecretsOnly(t *testing.T) {
 	// Who may be given which variable of .env. Everybody else must not even name it.
 	holders := map[string][]string{
-		"RACK_TOKEN":        {"proxy"},
-		"AUDIT_MAC_KEY":     {"admin", "proxy"},
-		"POSTGRES_PASSWORD": {"postgres"},
-		"OWNER_DB_PASSWORD": {"migrate", "postgres"},
-		"ADMIN_DB_PASSWORD": {"admin", "postgres"},
-		"PROXY_DB_PASSWORD": {"postgres", "proxy"},
+		"RACK_TOKEN":     {"proxy"},
+		"AUDIT_MAC_KEY":  {"admin", "proxy"},
+		"APP_SECRET_KEY": {"admin"},
+
+		"GOOGLE_CLIENT_SECRET": {"admin"},
+		"POSTGRES_PASSWORD":    {"postgres"},
+		"OWNER_DB_PASSWORD":    {"migrate", "postgres"},
+		"ADMIN_DB_PASSWORD":    {"admin", "postgres"},
+		"PROXY_DB_PASSWORD":    {"postgres", "proxy"},
 	}
 	services := parseCompose(t).Services
 	for variable, want := range holders {
@@ -150,6 +192,7 @@ func TestNothingStartsBeforeWhatItNeeds(t *testing.T) {
 		{"proxy", "postgres", "service_healthy"},
 		{"proxy", "migrate", "service_completed_successfully"},
 		{"front", "proxy", "service_healthy"},
+		{"front", "admin", "service_healthy"},
 		{"front", "front-volumes", "service_completed_successfully"},
 	} {
 		if got := services[want.service].DependsOn[want.needs].Condition; got != want.condition {
@@ -162,30 +205,43 @@ func TestNothingStartsBeforeWhatItNeeds(t *testing.T) {
 	if got := services["migrate"].Command; !slices.Equal(got, []string{"migrate"}) {
 		t.Errorf("migrate runs %v", got)
 	}
-	if got := services["admin"].Profiles; !slices.Equal(got, []string{"tools"}) {
-		t.Errorf("`up` would start admin, which runs a command and ends: profiles %v", got)
+	if got := services["admin"].Command; !slices.Equal(got, []string{"serve"}) {
+		t.Errorf("admin runs %v", got)
 	}
 }
 
-func TestTheProxyBelievesTheFrontAboutAddressesAndNobodyElse(t *testing.T) {
+// What is believed of others goes by the network that they come from, so that nobody else may be on it.
+func TestEachProcessBelievesOnlyWhomItShould(t *testing.T) {
 	file := parseCompose(t)
-	trusted := file.Services["proxy"].Environment["TRUSTED_PROXY_CIDRS"]
-	prefix, err := netip.ParsePrefix(trusted)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if config := file.Networks["front"].IPAM.Config; len(config) != 1 || config[0].Subnet != prefix.String() {
-		t.Errorf("the front's network is %v, the proxy trusts %s", config, trusted)
-	}
-	for name, service := range file.Services {
-		if slices.Contains(service.Networks, "front") && name != "front" && name != "proxy" {
-			t.Errorf("%s is on the network whose addresses the proxy believes", name)
+	for _, belief := range []struct{ service, variable, network, believed string }{
+		{"proxy", "TRUSTED_PROXY_CIDRS", "front", "front"},
+		{"admin", "TRUSTED_PROXY_CIDRS", "console", "front"},
+		{"proxy", "ADMIN_CIDRS", "inside", "admin"},
+	} {
+		trusted := file.Services[belief.service].Environment[belief.variable]
+		prefix, err := netip.ParsePrefix(trusted)
+		if err != nil {
+			t.Fatal(err)
 		}
+		if config := file.Networks[belief.network].IPAM.Config; len(config) != 1 || config[0].Subnet != prefix.String() {
+			t.Errorf("the network %s is %v, and the %s of %s are %s", belief.network, config, belief.variable, belief.service, trusted)
+		}
+		for name, service := range file.Services {
+			if _, on := service.Networks[belief.network]; on != (name == belief.service || name == belief.believed) {
+				t.Errorf("%s is on the network %s: %t", name, belief.network, on)
+			}
+		}
+	}
+	// Admin and the proxy share the database's network too, from which admin would not be believed.
+	alias, _, _ := strings.Cut(strings.TrimPrefix(file.Services["admin"].Environment["PROXY_URL"], "http://"), ":")
+	if on := file.Services["proxy"].Networks; !slices.Contains(on["inside"], alias) || slices.Contains(on["database"], alias) {
+		t.Errorf("admin asks for %s, and the proxy is called %v", alias, on)
 	}
 }
 
 func TestEveryFileThatIsMountedExists(t *testing.T) {
 	file := parseCompose(t)
+	file.Services["dex"] = parseComposeFile(t, "deploy/compose/trial.yml").Services["dex"]
 	for name, service := range file.Services {
 		if service.Build != nil {
 			if _, err := os.Stat(filepath.Join(root, service.Build.Context, service.Build.Dockerfile)); err != nil {
@@ -235,6 +291,17 @@ func TestEnvExampleNamesEveryVariableAndNoOther(t *testing.T) {
 		for _, match := range reference.FindAllStringSubmatch(line, -1) {
 			if _, ok := optional[match[1]]; match[2] == "" && !ok {
 				required[match[1]] = true
+			}
+		}
+	}
+	// A trial asks for more, which .env.example offers.
+	for line := range strings.Lines(read(t, "deploy/compose/trial.yml")) {
+		for _, match := range reference.FindAllStringSubmatch(line, -1) {
+			if !strings.HasPrefix(strings.TrimSpace(line), "#") && !required[match[1]] {
+				optional[match[1]] = ""
+				if match[2] == "-" {
+					optional[match[1]] = match[3]
+				}
 			}
 		}
 	}

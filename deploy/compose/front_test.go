@@ -161,7 +161,12 @@ func TestTheRealFrontFollowsTheRules(t *testing.T) {
 		fmt.Fprintf(w, "proxy %s %s %d", r.RequestURI, r.Header.Get("X-Forwarded-For"), n)
 	}))
 	defer proxy.Close()
-	front := startCaddy(t, caddy, strings.TrimPrefix(proxy.URL, "http://"))
+	admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "admin %s %s %d", r.RequestURI, r.Header.Get("X-Forwarded-For"), n)
+	}))
+	defer admin.Close()
+	front := startCaddy(t, caddy, strings.TrimPrefix(proxy.URL, "http://"), strings.TrimPrefix(admin.URL, "http://"))
 
 	for _, rule := range pathRules {
 		request, err := http.NewRequest(http.MethodPost, "http://"+front, strings.NewReader("body"))
@@ -176,11 +181,7 @@ func TestTheRealFrontFollowsTheRules(t *testing.T) {
 		}
 		body, _ := io.ReadAll(response.Body)
 		response.Body.Close()
-		want := "proxy " + rule.path + "? 127.0.0.1 4"
-		if rule.process == "admin" {
-			want = `{"error":"this gateway has no console: manage it with the admin command"}`
-		}
-		if string(body) != want {
+		if want := rule.process + " " + rule.path + "? 127.0.0.1 4"; string(body) != want {
 			t.Errorf("%s: %s\nwant %s", rule.path, body, want)
 		}
 	}
@@ -220,9 +221,9 @@ func echoAfterUpgrade(t *testing.T, w http.ResponseWriter) {
 	buffered.Flush()
 }
 
-// startCaddy runs the shipped Caddyfile, with the address of the proxy in place of its name in compose, and without
-// certificates, on a free port whose address it returns.
-func startCaddy(t *testing.T, caddy, proxy string) string {
+// startCaddy runs the shipped Caddyfile, with the addresses of proxy and admin in place of their names in compose, and
+// without certificates, on a free port whose address it returns.
+func startCaddy(t *testing.T, caddy, proxy, admin string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -233,7 +234,7 @@ func startCaddy(t *testing.T, caddy, proxy string) string {
 
 	folder := t.TempDir()
 	file := filepath.Join(folder, "Caddyfile")
-	text := strings.ReplaceAll(read(t, "deploy/compose/Caddyfile"), "proxy:8080", proxy)
+	text := strings.NewReplacer("proxy:8080", proxy, "admin:8080", admin).Replace(read(t, "deploy/compose/Caddyfile"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -18,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rackgateway/pkg/testenv"
 )
 
 // programs is the folder of the built programs.
@@ -129,7 +134,7 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 		t.Fatalf("demo up: %v\n%s", err, output)
 	}
 	env := w.env(t)
-	for _, name := range []string{"GATEWAY_URL", "GATEWAY_CA", "DATABASE_URL", "RACK_NAME", "RACK_URL_ADMIN", "RACK_URL_DEPLOYER", "RACK_URL_OPS", "RACK_URL_VIEWER", "RACK_URL_CI"} {
+	for _, name := range []string{"GATEWAY_URL", "GATEWAY_CA", "DATABASE_URL", "RACK_NAME", "RACK_URL_ADMIN", "RACK_URL_DEPLOYER", "RACK_URL_OPS", "RACK_URL_VIEWER", "RACK_URL_CI", "CONSOLE_URL", "OIDC_URL", "ADMIN_API_TOKEN"} {
 		if env[name] == "" {
 			t.Errorf("demo.env has no %s", name)
 		}
@@ -168,8 +173,15 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 				t.Errorf("%s: %d %s", line[0], status, body)
 			}
 		}
-		if pasted != len(people) {
-			t.Errorf("%d lines to paste, want %d:\n%s", pasted, len(people), output)
+		if want := len(people) - 1; pasted != want { // the script that administers has no business with the rack
+			t.Errorf("%d lines to paste, want %d:\n%s", pasted, want, output)
+		}
+		for _, line := range regexp.MustCompile(`(?m)^ +(\(set -a; .* \$CONSOLE_URL.*\))$`).FindAllStringSubmatch(output, -1) {
+			shell := exec.Command("sh", "-ec", line[1])
+			shell.Dir = w.folder
+			if printed, err := shell.CombinedOutput(); err != nil || !strings.Contains(string(printed), "vic.viewer@demo.localhost") {
+				t.Errorf("%s: %v\n%s", line[1], err, printed)
+			}
 		}
 		for _, line := range regexp.MustCompile(`(?m)^ +(\(set -a; .* audit list\))$`).FindAllStringSubmatch(output, -1) {
 			shell := exec.Command("sh", "-ec", line[1])
@@ -180,8 +192,24 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 		}
 	})
 
+	t.Run("everybody can sign in, and sees the rack through the console", func(t *testing.T) {
+		for _, person := range people {
+			if person.email != "" {
+				signIn(t, env, person)
+			}
+		}
+	})
+
+	t.Run("nothing of it can be reached from elsewhere", func(t *testing.T) {
+		for _, port := range listening(t, holder(t, w)) {
+			if !port.Addr().IsLoopback() {
+				t.Errorf("it listens on %s", port)
+			}
+		}
+	})
+
 	t.Run("its secrets are for its owner only", func(t *testing.T) {
-		for _, name := range []string{"state.json", "demo.env", "logs/proxy.log", "logs/demo.log", "tls/gateway.key", "tls/rack.key"} {
+		for _, name := range []string{"state.json", "demo.env", "logs/proxy.log", "logs/admin.log", "logs/demo.log", "tls/gateway.key", "tls/rack.key"} {
 			info, err := os.Stat(filepath.Join(w.folder, ".demo", name))
 			if err != nil {
 				t.Error(err)
@@ -203,7 +231,7 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 	stop := func() {
 		t.Helper()
 		children := childrenOf(t, holder(t, w))
-		if len(children) != 3 { // PostgreSQL, the rack, the proxy
+		if len(children) != 4 { // PostgreSQL, the rack, the proxy, admin
 			t.Errorf("the demo runs %v", children)
 		}
 		if printed, err := w.demo("down"); err != nil || !strings.Contains(printed, "Stopped") {
@@ -244,6 +272,9 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 		changed := readState(t, w).Tokens[person.key] != state.Tokens[person.key]
 		if changed != (person.key == "OPS") {
 			t.Errorf("%s: token changed: %t", person.key, changed)
+		}
+		if person.administers {
+			continue
 		}
 		if status, body := ask(t, w.env(t), person.key, "GET", "/apps"); status != 200 {
 			t.Errorf("%s: %d %s", person.key, status, body)
@@ -386,6 +417,82 @@ func TestCertificatesAreKeptWhileTheyAreGood(t *testing.T) {
 	if !remade(now) {
 		t.Error("a certificate whose key is gone was kept")
 	}
+}
+
+// signIn signs somebody in at the demo's provider, as a browser does, and looks at the rack.
+func signIn(t *testing.T, env map[string]string, person person) {
+	t.Helper()
+	roots, err := certificate{authority: env["GATEWAY_CA"]}.roots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	browser, err := testenv.NewBrowser(env["CONSOLE_URL"], roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer browser.Close()
+	if to, err := browser.SignIn(t.Context(), person.key, "/console/"); err != nil || to.Path != "/console/" {
+		t.Fatalf("%s: signing in leads to %v (%v)", person.label(), to, err)
+	}
+	for path, want := range map[string]string{"/api/v1/me": person.email, "/api/v1/rack/apps": `"demo"`} {
+		if answer, err := browser.Do(t.Context(), http.MethodGet, path, "", ""); err != nil || answer.Status != http.StatusOK || !strings.Contains(answer.Body, want) {
+			t.Errorf("%s: GET %s: %d %s (%v)", person.label(), path, answer.Status, answer.Body, err)
+		}
+	}
+}
+
+// listening lists the addresses on which the process and its children listen for TCP.
+func listening(t *testing.T, pid int) []netip.AddrPort {
+	t.Helper()
+	sockets := map[string]bool{}
+	for _, process := range append(childrenOf(t, pid), pid) {
+		links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", process))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, link := range links {
+			if to, err := os.Readlink(link); err == nil { // it may have been closed since
+				sockets[strings.TrimSuffix(strings.TrimPrefix(to, "socket:["), "]")] = true
+			}
+		}
+	}
+	var found []netip.AddrPort
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		text, err := os.ReadFile(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) < 10 || fields[3] != "0A" || !sockets[fields[9]] { // 0A is listening
+				continue
+			}
+			found = append(found, kernelAddress(t, fields[1]))
+		}
+	}
+	if len(found) < 5 { // the proxy, admin, the provider, the rack, PostgreSQL
+		t.Errorf("it listens on %v only", found)
+	}
+	return found
+}
+
+// kernelAddress reads an address as /proc/net/tcp writes it: words of the machine's byte order in hex, and the port.
+func kernelAddress(t *testing.T, text string) netip.AddrPort {
+	t.Helper()
+	host, port, _ := strings.Cut(text, ":")
+	words, err := hex.DecodeString(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+4 <= len(words); i += 4 {
+		binary.BigEndian.PutUint32(words[i:], binary.NativeEndian.Uint32(words[i:]))
+	}
+	address, ok := netip.AddrFromSlice(words)
+	number, err := strconv.ParseUint(port, 16, 16)
+	if !ok || err != nil {
+		t.Fatalf("%s is no address", text)
+	}
+	return netip.AddrPortFrom(address.Unmap(), uint16(number))
 }
 
 // holder is the process that runs the demo.

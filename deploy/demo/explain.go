@@ -15,7 +15,7 @@ func (d *demo) explain() {
 		rack = "the rack at " + d.rackHost
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
-	say("\nRack Gateway serves %s, as %s. Behind it is %s.", d.gateway, d.rackName, rack)
+	say("\nRack Gateway serves %s, as %s. Behind it is %s.", d.gateway.url, d.rackName(), rack)
 
 	_, err := exec.LookPath("convox")
 	if err == nil {
@@ -24,24 +24,28 @@ func (d *demo) explain() {
 		say("\nThere is no convox CLI on the PATH. Where there is one, these work, with any command; curl is below:\n")
 	}
 	for _, person := range people {
-		if address := d.rackURL(person); address != "" {
+		if address := d.rackURL(person); address != "" && !person.administers {
 			say("  # %s: %s", person.label(), person.what)
 			say("  RACK_URL=%s convox apps", address)
 		}
 	}
 	if token := d.state.Tokens["DEPLOYER"]; token != "" {
 		say("\nOr sign in, as people do:\n")
-		say("  convox login %s -t %s", strings.TrimPrefix(d.gateway, "https://"), token)
-		say("  convox racks && convox switch %s && convox ps -a demo", d.rackName)
+		say("  convox login %s -t %s", d.gateway.domain, token)
+		say("  convox racks && convox switch %s && convox ps -a demo", d.rackName())
 	}
 	if token := d.state.Tokens["VIEWER"]; token != "" && err != nil {
 		say("\nWithout the CLI:\n")
-		say("  curl --cacert %s -u convox:%s %s/apps", shown(d.authority), token, d.gateway)
-		say("  curl --cacert %s -u convox:%s -X POST %s/apps/demo/services/web/restart   # refused", shown(d.authority), token, d.gateway)
+		say("  curl --cacert %s -u convox:%s %s/apps", shown(d.files.authority), token, d.gateway.url)
+		say("  curl --cacert %s -u convox:%s -X POST %s/apps/demo/services/web/restart   # refused", shown(d.files.authority), token, d.gateway.url)
 	}
+	say("\nPeople sign in by the browser at %s/login/, where one chooses who one is. The browser will not", d.console.url)
+	say("know the certificate: accept it, or trust %s.", shown(d.files.authority))
+	say("Scripts administer the gateway by its API, which is described at %s/api/v1/docs:\n", d.console.url)
+	say("  (set -a; . %s; curl --cacert $GATEWAY_CA -H \"Authorization: Bearer $ADMIN_API_TOKEN\" $CONSOLE_URL/api/v1/users)", shown(d.file("demo.env")))
 	say("\nWhat was recorded:\n")
 	say("  (set -a; . %s; %s audit list)", shown(d.file("demo.env")), shown(filepath.Join(d.bin, "admin")))
-	say("\nAll addresses and tokens: %s.  Logs: %s.  Metrics: %s.", shown(d.file("demo.env")), shown(d.file("logs")), d.metricsURL)
+	say("\nAll addresses and tokens: %s.  Logs: %s.  Metrics: http://%s/metrics.", shown(d.file("demo.env")), shown(d.file("logs")), d.gateway.metrics)
 	if os.Getenv(progressVariable) != "" {
 		say("Stop it with `make demo-down`. Its data and tokens stay for the next time.")
 	} else {

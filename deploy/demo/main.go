@@ -7,7 +7,8 @@
 //
 // It starts a private PostgreSQL from the machine's own programs, an in-memory rack over TLS (or uses a real one, when
 // RACK_HOST and RACK_TOKEN are set), prepares the database, adds one person of each role with a CLI token and a
-// pipeline with an API token, and starts the proxy over TLS as localhost. Everything it keeps lies in .demo: the
+// pipeline with an API token, and starts the proxy and admin over TLS as localhost, with an OpenID provider that
+// believes everybody. Nothing of it can be reached from another machine. Everything it keeps lies in .demo: the
 // database, the certificates, the tokens, the logs, and demo.env, which tells scripts where everything is.
 //
 // The programs that it runs are beside it in bin, as `make build` puts them.

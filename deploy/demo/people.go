@@ -11,13 +11,17 @@ import (
 	"time"
 )
 
-// people are those whom the demo adds: one of each role, and a pipeline.
+// domain is what follows the @ in everybody's address.
+const domain = "demo.localhost"
+
+// people are those whom the demo adds: one of each role, a pipeline, and a script that administers the gateway.
 var people = []person{
 	{key: "ADMIN", email: "ana.admin@demo.localhost", name: "Ana Admin", roles: []string{"admin"}, what: "everything"},
 	{key: "DEPLOYER", email: "dan.deployer@demo.localhost", name: "Dan Deployer", roles: []string{"deployer", "reads-secrets"}, what: "builds, releases, env, and what ops may"},
 	{key: "OPS", email: "olga.ops@demo.localhost", name: "Olga Ops", roles: []string{"ops"}, what: "restart, run, exec, and what a viewer may"},
 	{key: "VIEWER", email: "vic.viewer@demo.localhost", name: "Vic Viewer", roles: []string{"viewer"}, what: "sees apps, processes, builds, logs"},
 	{key: "CI", pipeline: "demo-pipeline", owner: "ana.admin@demo.localhost", roles: []string{"cicd"}, what: "an API token: builds and promotes"},
+	{key: "API", pipeline: "demo-admin-api", owner: "ana.admin@demo.localhost", roles: []string{"admin"}, administers: true},
 }
 
 // person is somebody with a token: one of the people, or a pipeline that one of them owns.
@@ -28,8 +32,9 @@ type person struct {
 	roles []string
 	what  string // what they may, in a few words
 
-	pipeline string // name of the API token, for a pipeline
-	owner    string
+	pipeline    string // name of the API token, for a pipeline
+	owner       string
+	administers bool // the token is for the admin API, rather than for the rack
 }
 
 // label is by which the record knows them.

@@ -16,14 +16,18 @@ import (
 	"time"
 
 	"rackgateway/pkg/postgres/cluster"
+	"rackgateway/pkg/testenv/idp"
 )
 
 // The ports that the demo takes when they are free.
 const (
 	gatewayPort  = 8443
+	consolePort  = 8444
+	signInPort   = 8445
 	rackPort     = 8543
 	postgresPort = 8532
 	metricsPort  = 8490
+	adminMetrics = 8491
 )
 
 const database = "rackgateway"
@@ -38,14 +42,25 @@ type demo struct {
 	postgres *cluster.Cluster
 	rack     *child // nil when a real rack is used
 	proxy    *child
+	signIn   *idp.Server
+	service  *child // admin serve
 
-	admin      admin
-	gateway    string // https://localhost:PORT
-	authority  string // PEM file to verify the gateway by
-	rackName   string // ORGANIZATION/ALIAS
-	rackHost   string
-	rackCA     string
-	metricsURL string
+	admin        admin
+	gateway      address
+	console      address
+	files        certificate // of both
+	organization string      // first half of the rack's name
+	alias        string      // second half
+	rackHost     string
+	rackCA       string
+}
+
+// address is where a process is reached.
+type address struct {
+	port    int
+	domain  string // localhost:PORT
+	url     string // https://localhost:PORT
+	metrics string // HOST:PORT
 }
 
 // runForeground runs the demo until ctx ends, or until a part of it ends by itself, which is an error.
@@ -112,7 +127,10 @@ func (d *demo) start(ctx context.Context) error {
 		{"migrations", d.migrate},
 		{"people and roles", func(ctx context.Context) error { return seed(ctx, d.admin) }},
 		{"rack", d.startRack},
+		{"addresses", d.settle},
 		{"proxy", d.startProxy},
+		{"sign-in", d.startSignIn},
+		{"admin", d.startAdmin},
 		{"tokens", d.makeTokens},
 	} {
 		began := time.Now()
@@ -200,46 +218,66 @@ func (d *demo) startRack(ctx context.Context) error {
 	return err
 }
 
-func (d *demo) startProxy(ctx context.Context) error {
-	files, err := makeCertificate(d.file("tls"), "gateway", time.Now())
-	if err != nil {
+// settle chooses where the two processes are reached, because each needs to know of the other, and makes the
+// certificate that both serve with.
+func (d *demo) settle(ctx context.Context) error {
+	var err error
+	if d.files, err = makeCertificate(d.file("tls"), "gateway", time.Now()); err != nil {
 		return fmt.Errorf("making the gateway's certificate: %w", err)
 	}
-	roots, err := files.roots()
+	roots, err := d.files.roots()
 	if err != nil {
 		return err
 	}
-	d.authority = files.authority
 	d.http = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
-
-	port, err := freePort(ctx, "", gatewayPort)
-	if err != nil {
+	d.organization, d.alias = either(os.Getenv("RACK_ORGANIZATION"), "demo"), either(os.Getenv("RACK_ALIAS"), "local")
+	if d.gateway, err = newAddress(ctx, gatewayPort, metricsPort); err != nil {
 		return err
+	}
+	d.console, err = newAddress(ctx, consolePort, adminMetrics)
+	return err
+}
+
+func newAddress(ctx context.Context, port, metricsPort int) (address, error) {
+	port, err := freePort(ctx, "127.0.0.1", port)
+	if err != nil {
+		return address{}, err
 	}
 	metrics, err := freePort(ctx, "127.0.0.1", metricsPort)
 	if err != nil {
-		return err
+		return address{}, err
 	}
 	domain := net.JoinHostPort("localhost", strconv.Itoa(port))
-	d.gateway = "https://" + domain
-	d.metricsURL = fmt.Sprintf("http://127.0.0.1:%d/metrics", metrics)
-	organization, alias := either(os.Getenv("RACK_ORGANIZATION"), "demo"), either(os.Getenv("RACK_ALIAS"), "local")
-	d.rackName = organization + "/" + alias
+	return address{port: port, domain: domain, url: "https://" + domain, metrics: net.JoinHostPort("127.0.0.1", strconv.Itoa(metrics))}, nil
+}
 
-	environ := append(base(),
-		"PORT="+strconv.Itoa(port),
-		"DOMAIN="+domain,
-		"TLS_CERT_FILE="+files.chain,
-		"TLS_KEY_FILE="+files.key,
-		"METRICS_ADDR="+net.JoinHostPort("127.0.0.1", strconv.Itoa(metrics)),
+// rackName is ORGANIZATION/ALIAS.
+func (d *demo) rackName() string { return d.organization + "/" + d.alias }
+
+// serving is what both processes are given, to serve at an address.
+func (d *demo) serving(at address) []string {
+	return append(base(),
+		"PORT="+strconv.Itoa(at.port),
+		"LISTEN_LOCAL=true",
+		"DOMAIN="+at.domain,
+		"ADMIN_URL="+d.console.url,
+		"TLS_CERT_FILE="+d.files.chain,
+		"TLS_KEY_FILE="+d.files.key,
+		"METRICS_ADDR="+at.metrics,
 		"LOG_FORMAT=text",
 		"LOG_LEVEL="+either(os.Getenv("LOG_LEVEL"), "info"),
 		"DRAIN_TIMEOUT=3s",
-		"DATABASE_URL="+d.postgres.URL(cluster.Proxy, database),
 		"AUDIT_MAC_KEY="+d.state.MACKey,
+		"RACK_ORGANIZATION="+d.organization,
+		"RACK_ALIAS="+d.alias,
+	)
+}
+
+func (d *demo) startProxy(ctx context.Context) error {
+	environ := append(d.serving(d.gateway),
+		"DATABASE_URL="+d.postgres.URL(cluster.Proxy, database),
 		"RACK_HOST="+d.rackHost,
-		"RACK_ORGANIZATION="+organization,
-		"RACK_ALIAS="+alias,
+		"ADMIN_CIDRS=127.0.0.1",
 	)
 	if d.rack != nil {
 		environ = append(environ, "RACK_TOKEN="+d.state.RackPassword, "RACK_CA_FILE="+d.rackCA)
@@ -253,36 +291,77 @@ func (d *demo) startProxy(ctx context.Context) error {
 			environ = append(environ, "DEV_MODE=true") // without it, no rack is asked without TLS
 		}
 	}
+	var err error
 	if d.proxy, _, err = startChild(ctx, d.file("logs"), "proxy", filepath.Join(d.bin, "proxy"), nil, environ, false); err != nil {
 		return err
 	}
-	return d.awaitProxy(ctx)
+	return d.await(ctx, d.proxy, d.gateway.url+"/api/v1/rack-proxy/health/ready")
 }
 
-// awaitProxy waits until the proxy is ready, at most half a minute.
-func (d *demo) awaitProxy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("it is not ready after 30 seconds; its log is %s", d.proxy.log))
+// The name by which the identity provider knows admin.
+const clientID = "rack-gateway-demo"
+
+// startSignIn starts the OpenID provider, which is a part of this process.
+func (d *demo) startSignIn(ctx context.Context) error {
+	port, err := freePort(ctx, "127.0.0.1", signInPort)
+	if err != nil {
+		return err
+	}
+	options := idp.Options{ClientID: clientID, ClientSecret: d.state.ClientSecret, RedirectURIs: []string{d.console.url + "/login/callback"}}
+	for _, person := range people {
+		if person.email != "" {
+			options.People = append(options.People, idp.Person{Subject: person.key, Email: person.email, Name: person.name, What: person.what})
+		}
+	}
+	d.signIn, err = idp.Listen(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), options)
+	return err
+}
+
+func (d *demo) startAdmin(ctx context.Context) error {
+	environ := append(d.serving(d.console),
+		"DATABASE_URL="+d.postgres.URL(cluster.Admin, database),
+		"APP_SECRET_KEY="+d.state.AppKey,
+		"PROXY_URL="+d.gateway.url,
+		"PROXY_CA_FILE="+d.files.authority,
+		"GOOGLE_OAUTH_BASE_URL="+d.signIn.URL,
+		"GOOGLE_CLIENT_ID="+clientID,
+		"GOOGLE_CLIENT_SECRET="+d.state.ClientSecret,
+		"GOOGLE_ALLOWED_DOMAIN="+domain,
+	)
+	var err error
+	if d.service, _, err = startChild(ctx, d.file("logs"), "admin", filepath.Join(d.bin, "admin"), []string{"serve"}, environ, false); err != nil {
+		return err
+	}
+	if err := d.await(ctx, d.service, d.console.url+"/api/v1/health/ready"); err != nil {
+		return err
+	}
+	return d.await(ctx, d.service, d.console.url+"/login/") // which is there once the provider was asked
+}
+
+// await waits until an address of a process answers with 200, at most half a minute.
+func (d *demo) await(ctx context.Context, process *child, url string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("it is not ready after 30 seconds; its log is %s", process.log))
 	defer cancel()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
-		status, err := d.get(ctx, "/api/v1/rack-proxy/health/ready", "")
+		status, err := d.get(ctx, url, "")
 		if err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {
 		case <-again.C:
-		case <-d.proxy.done:
-			return d.proxy.ended()
+		case <-process.done:
+			return process.ended()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// get asks the gateway for a path, with a token if there is one, and returns the status of the answer.
-func (d *demo) get(ctx context.Context, path, token string) (int, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.gateway+path, nil)
+// get asks for an address, with a token if there is one, and returns the status of the answer.
+func (d *demo) get(ctx context.Context, url, token string) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -302,7 +381,7 @@ func (d *demo) get(ctx context.Context, path, token string) (int, error) {
 func (d *demo) makeTokens(ctx context.Context) error {
 	for _, person := range people {
 		if token := d.state.Tokens[person.key]; token != "" {
-			status, err := d.get(ctx, "/auth", token)
+			status, err := d.get(ctx, d.gateway.url+"/auth", token)
 			if err != nil {
 				return err
 			}
@@ -333,7 +412,7 @@ func (d *demo) rackURL(person person) string {
 	if token == "" {
 		return ""
 	}
-	address, err := url.Parse(d.gateway)
+	address, err := url.Parse(d.gateway.url)
 	if err != nil {
 		return ""
 	}
@@ -348,14 +427,21 @@ func (d *demo) writeEnv() error {
 	set := func(name, value string) {
 		fmt.Fprintf(&text, "%s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
 	}
-	set("GATEWAY_URL", d.gateway)
-	set("GATEWAY_CA", d.authority)
-	set("METRICS_URL", d.metricsURL)
+	set("GATEWAY_URL", d.gateway.url)
+	set("GATEWAY_CA", d.files.authority) // of the console too
+	set("METRICS_URL", "http://"+d.gateway.metrics+"/metrics")
+	set("CONSOLE_URL", d.console.url)
+	set("CONSOLE_METRICS_URL", "http://"+d.console.metrics+"/metrics")
+	set("OIDC_URL", d.signIn.URL)
 	set("DATABASE_URL", d.postgres.URL(cluster.Owner, database))
 	set("AUDIT_MAC_KEY", d.state.MACKey)
-	set("RACK_NAME", d.rackName)
+	set("RACK_NAME", d.rackName())
 	for _, person := range people {
-		set("RACK_URL_"+person.key, d.rackURL(person))
+		if person.administers {
+			set("ADMIN_API_TOKEN", d.state.Tokens[person.key])
+		} else {
+			set("RACK_URL_"+person.key, d.rackURL(person))
+		}
 	}
 	return replaceFile(d.file("demo.env"), []byte(text.String()))
 }
@@ -371,6 +457,8 @@ func (d *demo) watch(ctx context.Context) error {
 		return nil
 	case <-d.proxy.done:
 		return d.proxy.ended()
+	case <-d.service.done:
+		return d.service.ended()
 	case <-rackDone:
 		return d.rack.ended()
 	case <-d.postgres.Done():
@@ -385,6 +473,12 @@ func (d *demo) stop() error {
 		return nil
 	}
 	fmt.Fprintln(d.out, "Stopping…")
+	if d.service != nil {
+		d.service.stop(20 * time.Second)
+	}
+	if d.signIn != nil {
+		_ = d.signIn.Close() // it keeps nothing
+	}
 	if d.proxy != nil {
 		d.proxy.stop(20 * time.Second)
 	}

@@ -17,6 +17,8 @@ type state struct {
 	path string
 
 	MACKey       string            `json:"macKey"`
+	AppKey       string            `json:"appKey"`
+	ClientSecret string            `json:"clientSecret"` // admin's, at the identity provider
 	RackPassword string            `json:"rackPassword"`
 	Tokens       map[string]string `json:"tokens"` // by the key of whoever holds it, see people
 }
@@ -35,7 +37,7 @@ func loadState(folder string) (*state, error) {
 	if s.Tokens == nil {
 		s.Tokens = map[string]string{}
 	}
-	for _, secret := range []*string{&s.MACKey, &s.RackPassword} {
+	for _, secret := range []*string{&s.MACKey, &s.AppKey, &s.ClientSecret, &s.RackPassword} {
 		if *secret == "" {
 			*secret = random()
 		}

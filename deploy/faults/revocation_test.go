@@ -86,7 +86,7 @@ func (r *revocations) changes() []change {
 			return err
 		}},
 		{name: "setting changed", shape: aDeletion, stays: true, apply: func(ctx context.Context, _ person) error {
-			_, err := w.SetSetting(ctx, testActor, "allow_destructive", json.RawMessage("false"))
+			_, err := w.SetSetting(ctx, testActor, "", "allow_destructive", json.RawMessage("false"))
 			return err
 		}},
 		{name: "token revoked by SQL", shape: aWrite, apply: exec(`update rgw.tokens set revoked_at = now() where id = $1`, token)},
@@ -126,7 +126,7 @@ func (r *revocations) measure(t *testing.T, c change, who person, session, reque
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if c.shape == aDeletion {
-		_, err := r.staff.writer.SetSetting(ctx, testActor, "allow_destructive", json.RawMessage("true"))
+		_, err := r.staff.writer.SetSetting(ctx, testActor, "", "allow_destructive", json.RawMessage("true"))
 		must(t, err)
 	}
 	number := loads.Add(1)

@@ -525,3 +525,45 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+func TestAnAppsOwnSettingsCountForWhatIsAboutIt(t *testing.T) {
+	s := access.DefaultSettings()
+	before := s
+	for _, v := range []struct{ app, key, value string }{
+		{"web", "allow_destructive", "true"}, {"api", "deploy_approvals", "true"}, {"api", "allow_destructive", "true"}, {"api", "allow_destructive", "false"},
+	} {
+		if err := s.SetFor(v.app, v.key, json.RawMessage(v.value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !before.Equal(access.DefaultSettings()) || before.Equal(s) || !s.Equal(s) {
+		t.Error("settings are not values, or not compared as such")
+	}
+	if !s.For("web").AllowDestructive || s.For("api").AllowDestructive || !s.For("api").DeployApprovals || s.AllowDestructive || s.For("other").DeployApprovals {
+		t.Errorf("web has %+v, api has %+v", s.For("web"), s.For("api"))
+	}
+	for _, bad := range []struct{ app, key, value string }{
+		{"", "allow_destructive", "true"}, {"Web", "allow_destructive", "true"}, {"web", "reauth_days", "3"}, {"web", "nosuch", "true"}, {"web", "allow_destructive", "1"},
+	} {
+		if err := s.SetFor(bad.app, bad.key, json.RawMessage(bad.value)); err == nil {
+			t.Errorf("%v is taken", bad)
+		}
+	}
+	admin, ci := person(t, "admin *"), pipeline(t, "cicd *")
+	for _, tc := range []struct {
+		who     *access.Principal
+		op, app string
+		code    string
+	}{
+		{admin, "AppDelete", "web", access.CodeAllowed},
+		{admin, "AppDelete", "api", access.CodeDestructiveOff},
+		{admin, "AppDelete", "other", access.CodeDestructiveOff},
+		{admin, "InstanceTerminate", "", access.CodeDestructiveOff}, // about no app
+		{ci, "ReleasePromote", "web", access.CodeAllowed},
+		{ci, "ReleasePromote", "api", access.CodeApprovalNeeded},
+	} {
+		if d := access.Decide(tc.who, ask(t, tc.op, tc.app), access.Facts{}, s, access.Factor{}); d.Code != tc.code {
+			t.Errorf("%s of %q: %s, want %s", tc.op, tc.app, d.Code, tc.code)
+		}
+	}
+}

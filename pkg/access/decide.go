@@ -144,6 +144,7 @@ func Decide(p *Principal, r Request, f Facts, s Settings, fac Factor) Decision {
 		return deny(CodeRefusedForAll, "table", rule.Permission, "this gateway refuses this for everybody: "+why)
 	}
 
+	s = s.For(appOf(&r, &f))
 	level := rule.Level
 	by := ""
 	d := need(p, &r, &f, &s, rule.Permission, "", &by)
@@ -320,6 +321,18 @@ func inScope(r *Request, f *Facts, g *Grant) bool {
 	default:
 		return g.App == "*"
 	}
+}
+
+// appOf is the app whose settings count for the request, "" for the gateway's.
+func appOf(r *Request, f *Facts) string {
+	switch r.Rule.AppFrom {
+	case AppVar:
+		return r.App
+	case AppFact:
+		return f.HostApp
+	case AppNone, AppFilter, AppSystem: // about no one app
+	}
+	return ""
 }
 
 // factor fills in what the second factor makes of a request that is allowed.

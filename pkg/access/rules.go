@@ -282,7 +282,12 @@ func Rules() []Rule {
 		r("setSetting", "setting.set", PermSettingManage, S, no),
 		r("unsetSetting", "setting.unset", PermSettingManage, S, no),
 		r("getSettingHistory", "setting.history", PermSettingRead, none, no),
+		r("listAppSettings", "setting.list", PermSettingRead, none, app),
+		r("setAppSetting", "setting.set", PermSettingManage, S, app),
+		r("unsetAppSetting", "setting.unset", PermSettingManage, S, app),
+		r("getAppSettingHistory", "setting.history", PermSettingRead, none, app),
 		r("listEvents", "audit.read", PermAuditRead, none, no),
+		r("getEvent", "audit.read", PermAuditRead, none, no),
 		// What goes on to the proxy, which decides about it as about anything else.
 		r("rack", "rack.pass", "", none, no, anybody),
 	}

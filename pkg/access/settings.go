@@ -6,10 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
-// Settings are the values in force.
+// Settings are the values in force: for the gateway, and, by For, for an app that has values of its own. Copies are
+// independent of each other.
 type Settings struct {
 	AllowDestructive bool
 	DeployApprovals  bool
@@ -24,6 +28,18 @@ type Settings struct {
 	InFlightPerPrincipal int
 	SocketsPerPrincipal  int
 	RefusalsPerMinute    int
+
+	apps *appSettings // nil while no app has any
+}
+
+// appSettings are the values that apps have of their own. They are never changed, but replaced.
+type appSettings struct {
+	byApp map[string][]appValue // in the order of their keys
+}
+
+type appValue struct {
+	def   SettingDef
+	value int64
 }
 
 // DefaultSettings returns what holds when nothing was changed.
@@ -51,17 +67,25 @@ type SettingDef struct {
 	Default     int64  // of a bool, 0 or 1
 	Min, Max    int64  // of an int, inclusive
 	Description string
+	PerApp      bool // an app may have a value of its own
 
 	store func(*Settings, int64)
+}
+
+// SettingValue is a value that something outside the database gives to a setting, in place of the built-in default.
+type SettingValue struct {
+	App   string // that has it; "" for the gateway
+	Key   string
+	Value json.RawMessage
 }
 
 // SettingDefs returns the definition of every setting.
 func SettingDefs() []SettingDef {
 	return []SettingDef{
-		boolean("allow_destructive", false, "Lets deletions of apps and terminations of instances through. Off refuses them for everybody.",
-			func(s *Settings, v bool) { s.AllowDestructive = v }),
-		boolean("deploy_approvals", false, "Makes pipelines wait for a person's approval before they build, promote or run commands.",
-			func(s *Settings, v bool) { s.DeployApprovals = v }),
+		perApp(boolean("allow_destructive", false, "Lets deletions of apps and terminations of instances through. Off refuses them for everybody.",
+			func(s *Settings, v bool) { s.AllowDestructive = v })),
+		perApp(boolean("deploy_approvals", false, "Makes pipelines wait for a person's approval before they build, promote or run commands.",
+			func(s *Settings, v bool) { s.DeployApprovals = v })),
 		boolean("join_as_viewer", false, "Lets whoever signs in with an address of the domain in as a viewer. Off lets in only people who were added.",
 			func(s *Settings, v bool) { s.JoinAsViewer = v }),
 		duration("session_idle_minutes", 30, 5, 12*60, time.Minute, "How long an unused browser session lasts.",
@@ -91,6 +115,11 @@ func boolean(key string, byDefault bool, description string, store func(*Setting
 	if byDefault {
 		d.Default = 1
 	}
+	return d
+}
+
+func perApp(d SettingDef) SettingDef {
+	d.PerApp = true
 	return d
 }
 
@@ -134,6 +163,79 @@ func (s *Settings) Set(key string, value json.RawMessage) error {
 	}
 	d.store(s, v)
 	return nil
+}
+
+// ErrNotPerApp says that a setting has one value for the whole gateway.
+var ErrNotPerApp = errors.New("it holds for the whole gateway, and an app cannot have a value of its own")
+
+// ErrNoAppName says that a text cannot be the name of an app.
+var ErrNoAppName = errors.New("an app's name is of small letters, digits and dashes, at most 63")
+
+// CheckAppName reports whether an app can have settings under the name.
+func CheckAppName(app string) error {
+	if len(app) == 0 || len(app) > 63 || app[0] == '-' || strings.Trim(app, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return fmt.Errorf("%.64q: %w", app, ErrNoAppName)
+	}
+	return nil
+}
+
+// SetFor puts a setting's JSON value into force in s for one app alone, over whatever holds for the gateway. Errors
+// are as of Set.
+func (s *Settings) SetFor(app, key string, value json.RawMessage) error {
+	if err := CheckAppName(app); err != nil {
+		return err
+	}
+	d, err := SettingDefFor(key)
+	if err != nil {
+		return err
+	}
+	if !d.PerApp {
+		return fmt.Errorf("setting %s: %w", key, ErrNotPerApp)
+	}
+	v, err := d.parse(value)
+	if err != nil {
+		return err
+	}
+	next := &appSettings{byApp: make(map[string][]appValue)}
+	if s.apps != nil {
+		maps.Copy(next.byApp, s.apps.byApp)
+	}
+	values := slices.Clone(next.byApp[app])
+	i, found := slices.BinarySearchFunc(values, key, func(v appValue, key string) int { return strings.Compare(v.def.Key, key) })
+	if found {
+		values[i].value = v
+	} else {
+		values = slices.Insert(values, i, appValue{d, v})
+	}
+	next.byApp[app] = values
+	s.apps = next
+	return nil
+}
+
+// For returns the settings as they hold for an app: its own values, and the gateway's where it has none.
+func (s Settings) For(app string) Settings {
+	if s.apps == nil {
+		return s
+	}
+	for _, v := range s.apps.byApp[app] {
+		v.def.store(&s, v.value)
+	}
+	return s
+}
+
+// Equal reports whether the same is in force everywhere.
+func (s Settings) Equal(other Settings) bool {
+	mine, theirs := s.apps, other.apps
+	s.apps, other.apps = nil, nil
+	if s != other {
+		return false
+	}
+	if mine == nil || theirs == nil {
+		return mine == theirs
+	}
+	return maps.EqualFunc(mine.byApp, theirs.byApp, func(a, b []appValue) bool {
+		return slices.EqualFunc(a, b, func(a, b appValue) bool { return a.def.Key == b.def.Key && a.value == b.value })
+	})
 }
 
 // Validate checks a JSON value without putting it into force.

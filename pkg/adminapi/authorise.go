@@ -7,13 +7,16 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/gorilla/mux"
+
 	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
 )
 
 // authorise is the one place where it is decided whether a request may go on: who asks, by the credential and
-// nothing else, and whether they may, by access.Decide. What the operation is about is not looked at before.
+// nothing else, and whether they may, by access.Decide. What the operation is about is not looked at before, but for the
+// app in its path: as it was written, because conform takes only names that can be written in one way.
 func (x *exchange) authorise(ctx context.Context, rule access.Rule) *problem {
 	if refused := x.identify(ctx); refused != nil {
 		return refused
@@ -21,6 +24,10 @@ func (x *exchange) authorise(ctx context.Context, rule access.Rule) *problem {
 	x.event.Action = rule.Action
 	x.event.Detail.Op = rule.Op
 	request := access.Request{Rule: rule, Source: x.address}
+	if rule.AppFrom == access.AppVar {
+		request.App = mux.Vars(x.r)[appVariable]
+		x.event.App = request.App
+	}
 	x.decision = access.Decide(x.principal, request, access.Facts{}, x.a.Credentials.Settings(), access.Factor{})
 	d := &x.decision
 	x.event.Detail.Permission, x.event.Detail.Rule = string(d.Permission), d.Rule

@@ -16,6 +16,7 @@ import (
 
 	"rackgateway/pkg/adminapi"
 	"rackgateway/pkg/adminapi/client"
+	"rackgateway/pkg/audit"
 	"rackgateway/pkg/directory"
 )
 
@@ -330,6 +331,92 @@ func TestAPersonsOwnDevicesAndSessions(t *testing.T) {
 	own, err := w.client("ben's session").RevokeMySessionWithResponse(ctx, w.ids["ben's session"], nil)
 	status(t, http.StatusNoContent, own, err)
 	w.until(func() bool { return w.do("ben's session", "GET", "/me", nil).status == http.StatusUnauthorized })
+}
+
+func TestAnAppsSettingsAreItsOwnAndThoseOfWhoeverManagesIt(t *testing.T) {
+	w := newWorld(t)
+	w.person("admin", "admin")
+	w.person("scoped", "admin@web-*")
+	c, ctx := w.client("scoped"), t.Context()
+	on := client.SettingValue{Value: json.RawMessage("true")}
+	set, err := c.SetAppSettingWithResponse(ctx, "web-1", "deploy_approvals", nil, on)
+	status(t, http.StatusOK, set, err)
+	if s := set.JSON200; string(s.Value) != "true" || s.Source != client.SettingSourceDatabase || *s.App != "web-1" || *s.Inherited {
+		t.Errorf("%s", set.Body)
+	}
+	other, err := c.SetAppSettingWithResponse(ctx, "api", "deploy_approvals", nil, on)
+	status(t, http.StatusForbidden, other, err)
+	whole, err := c.SetSettingWithResponse(ctx, "deploy_approvals", nil, on)
+	status(t, http.StatusForbidden, whole, err)
+	not, err := c.SetAppSettingWithResponse(ctx, "web-1", "reauth_days", nil, client.SettingValue{Value: json.RawMessage("5")})
+	status(t, http.StatusBadRequest, not, err)
+
+	listed, err := c.ListAppSettingsWithResponse(ctx, "web-2")
+	status(t, http.StatusOK, listed, err)
+	for _, s := range listed.JSON200.Items {
+		if !s.PerApp || !*s.Inherited || *s.App != "web-2" {
+			t.Errorf("%+v", s)
+		}
+	}
+	all, err := w.client("admin").ListSettingsWithResponse(ctx)
+	status(t, http.StatusOK, all, err)
+	for _, s := range all.JSON200.Items {
+		switch {
+		case !s.PerApp:
+			if s.Apps != nil {
+				t.Errorf("%+v", s)
+			}
+		case (len(*s.Apps) == 1) != (s.Key == "deploy_approvals"):
+			t.Errorf("%+v", s)
+		}
+	}
+	unset, err := c.UnsetAppSettingWithResponse(ctx, "web-1", "deploy_approvals", nil)
+	status(t, http.StatusOK, unset, err)
+	if !*unset.JSON200.Inherited {
+		t.Errorf("%s", unset.Body)
+	}
+	history, err := c.GetAppSettingHistoryWithResponse(ctx, "web-1", "deploy_approvals", nil)
+	status(t, http.StatusOK, history, err)
+	if events := history.JSON200.Items; len(events) != 2 || events[0].Action != "setting.unset" || events[1].App != "web-1" {
+		t.Errorf("%s", history.Body)
+	}
+	refused, err := w.client("admin").ListEventsWithResponse(ctx, &client.ListEventsParams{App: ptr("api"), Action: ptr("setting.set")})
+	status(t, http.StatusOK, refused, err)
+	if events := refused.JSON200.Items; len(events) != 1 || events[0].ActorLabel != "scoped@example.com" || events[0].Phase != "refused" {
+		t.Errorf("%s", refused.Body)
+	}
+}
+
+func TestOneEventIsFoundByItsID(t *testing.T) {
+	w := newWorld(t)
+	w.person("admin", "admin")
+	w.exec(`update rgw.users set name = 'Mallory' where email = 'admin@example.com'`)
+	c, ctx := w.client("admin"), t.Context()
+	listed, err := c.ListEventsWithResponse(ctx, &client.ListEventsParams{Limit: ptr(500)})
+	status(t, http.StatusOK, listed, err)
+	outside := 0
+	for _, want := range listed.JSON200.Items {
+		got, err := c.GetEventWithResponse(ctx, want.Id)
+		status(t, http.StatusOK, got, err)
+		if e := got.JSON200; e.Id != want.Id || e.Action != want.Action || string(e.Detail) != string(want.Detail) || !e.OccurredAt.Equal(want.OccurredAt) {
+			t.Errorf("%+v is answered with %s", want, got.Body)
+		}
+		if want.ActorKind == "database" {
+			outside++
+		}
+	}
+	if outside == 0 {
+		t.Error("no event that the database made by itself was looked for")
+	}
+	for _, id := range []uuid.UUID{uuid.New(), audit.NewID(time.Now()), {}} {
+		none, err := c.GetEventWithResponse(ctx, id)
+		status(t, http.StatusNotFound, none, err)
+	}
+	read, err := c.ListEventsWithResponse(ctx, &client.ListEventsParams{Action: ptr("audit.read"), Limit: ptr(500)})
+	status(t, http.StatusOK, read, err)
+	if n := len(read.JSON200.Items); n < len(listed.JSON200.Items)+3 {
+		t.Errorf("only %d readings are in the record", n)
+	}
 }
 
 func TestSettingsSayWhereTheyComeFromAndWhoChangedThem(t *testing.T) {

@@ -12,6 +12,7 @@ type code struct {
 // codes are those of the API itself.
 var codes = []code{
 	{"no-such-path", http.StatusNotFound, "There is nothing at this path."},
+	{"no-such-event", http.StatusNotFound, "The record has no event of that id."},
 	{"no-such-method", http.StatusMethodNotAllowed, "The path does not know this method; Allow lists those it knows."},
 	{"no-credential", http.StatusUnauthorized, "Neither a session nor a token was sent."},
 	{"malformed-credential", http.StatusUnauthorized, "What was sent is not a token, or was not copied whole."},

@@ -207,6 +207,9 @@ func readOperation(method, path string, node *yaml.Node, shared []*parameter, in
 	return op, op.bindRule(y)
 }
 
+// appVariable is the part of a path that names the app that an operation is about.
+const appVariable = "appName"
+
 // bindRule finds the rule that decides about an operation. The document says to its readers what the rule says
 // to access.Decide, and they have to say the same.
 func (o *operation) bindRule(y yamlOperation) error {
@@ -230,6 +233,9 @@ func (o *operation) bindRule(y yamlOperation) error {
 	if y.Permission != permission || y.MFA != rule.Level.String() || y.Caller != caller {
 		return fmt.Errorf("operation %s: the document says %s, %s, %q, and pkg/access says %s, %s, %q",
 			o.ID, y.Permission, y.MFA, y.Caller, permission, rule.Level, caller)
+	}
+	if (rule.AppFrom == access.AppVar) != strings.Contains(o.Path, "{"+appVariable+"}") {
+		return fmt.Errorf("operation %s: the path %s and the rule differ in whether it is about an app", o.ID, o.Path)
 	}
 	o.Rule = rule
 	return nil

@@ -2,6 +2,9 @@ package adminapi
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -72,4 +75,20 @@ func (a operations) ListEvents(ctx context.Context, in ListEventsRequestObject) 
 		return nil, err
 	}
 	return ListEvents200JSONResponse(page), nil
+}
+
+// GetEvent answers with one event. That it was looked at is in the record first.
+func (a operations) GetEvent(ctx context.Context, in GetEventRequestObject) (GetEventResponseObject, error) {
+	if err := exchangeIn(ctx).record(ctx, in.EventId.String()); err != nil {
+		return nil, err
+	}
+	event, err := audit.Find(ctx, a.DB, in.EventId)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, &problem{Status: http.StatusNotFound, Code: "no-such-event",
+			Detail: "there is no event " + in.EventId.String() + ": list the events to see which there are"}
+	case err != nil:
+		return nil, err
+	}
+	return GetEvent200JSONResponse(eventOf(event)), nil
 }

@@ -18,6 +18,27 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for AppSettingSource.
+const (
+	AppSettingSourceDatabase    AppSettingSource = "database"
+	AppSettingSourceDefault     AppSettingSource = "default"
+	AppSettingSourceEnvironment AppSettingSource = "environment"
+)
+
+// Valid indicates whether the value is a known member of the AppSettingSource enum.
+func (e AppSettingSource) Valid() bool {
+	switch e {
+	case AppSettingSourceDatabase:
+		return true
+	case AppSettingSourceDefault:
+		return true
+	case AppSettingSourceEnvironment:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MeKind.
 const (
 	MeKindApi     MeKind = "api"
@@ -103,6 +124,7 @@ const (
 	TokenStateIdle        TokenState = "idle"
 	TokenStateOwnerLocked TokenState = "owner-locked"
 	TokenStateRevoked     TokenState = "revoked"
+	TokenStateSignInDue   TokenState = "sign-in-due"
 )
 
 // Valid indicates whether the value is a known member of the TokenState enum.
@@ -117,6 +139,8 @@ func (e TokenState) Valid() bool {
 	case TokenStateOwnerLocked:
 		return true
 	case TokenStateRevoked:
+		return true
+	case TokenStateSignInDue:
 		return true
 	default:
 		return false
@@ -200,6 +224,21 @@ func (e ListEventsParamsKind) Valid() bool {
 		return false
 	}
 }
+
+// AppSetting defines model for AppSetting.
+type AppSetting struct {
+	App string `json:"app"`
+
+	// Ignored Why the database's value is not in force, where it cannot be used
+	Ignored   *string          `json:"ignored,omitempty"`
+	Source    AppSettingSource `json:"source"`
+	UpdatedAt *time.Time       `json:"updated_at,omitempty"`
+	UpdatedBy *string          `json:"updated_by,omitempty"`
+	Value     json.RawMessage  `json:"value"`
+}
+
+// AppSettingSource defines model for AppSetting.Source.
+type AppSettingSource string
 
 // Binding defines model for Binding.
 type Binding struct {
@@ -409,15 +448,27 @@ type SessionPage struct {
 
 // Setting defines model for Setting.
 type Setting struct {
+	// App The app that it is told for
+	App *string `json:"app,omitempty"`
+
+	// Apps Of a setting of the gateway, the apps with values of their own
+	Apps *[]AppSetting `json:"apps,omitempty"`
+
 	// Default The value when nobody says otherwise
 	Default     json.RawMessage `json:"default"`
 	Description string          `json:"description"`
 
 	// Ignored Why the database's value is not in force, where it cannot be used
-	Ignored   *string       `json:"ignored,omitempty"`
-	Key       string        `json:"key"`
-	Max       *int          `json:"max,omitempty"`
-	Min       *int          `json:"min,omitempty"`
+	Ignored *string `json:"ignored,omitempty"`
+
+	// Inherited The app has no value of its own: the gateway's holds for it, and source is where that is from
+	Inherited *bool  `json:"inherited,omitempty"`
+	Key       string `json:"key"`
+	Max       *int   `json:"max,omitempty"`
+	Min       *int   `json:"min,omitempty"`
+
+	// PerApp An app can have a value of its own
+	PerApp    bool          `json:"per_app"`
 	Source    SettingSource `json:"source"`
 	Type      SettingType   `json:"type"`
 	Unit      *string       `json:"unit,omitempty"`
@@ -468,8 +519,11 @@ type Token struct {
 	Prefix         string     `json:"prefix"`
 	RevokedAt      *time.Time `json:"revoked_at,omitempty"`
 	RevokedReason  *string    `json:"revoked_reason,omitempty"`
-	SourceCidrs    []string   `json:"source_cidrs"`
-	State          TokenState `json:"state"`
+
+	// SignInDue CLI tokens: when the owner has to have signed in again, or the token stops
+	SignInDue   *time.Time `json:"sign_in_due,omitempty"`
+	SourceCidrs []string   `json:"source_cidrs"`
+	State       TokenState `json:"state"`
 }
 
 // TokenKind defines model for TokenKind.
@@ -513,8 +567,14 @@ type UserPage struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// AppName defines model for AppName.
+type AppName = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
+
+// EventId defines model for EventId.
+type EventId = openapi_types.UUID
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
@@ -539,6 +599,27 @@ type TokenId = openapi_types.UUID
 
 // UserId defines model for UserId.
 type UserId = openapi_types.UUID
+
+// UnsetAppSettingParams defines parameters for UnsetAppSetting.
+type UnsetAppSettingParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// SetAppSettingParams defines parameters for SetAppSetting.
+type SetAppSettingParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetAppSettingHistoryParams defines parameters for GetAppSettingHistory.
+type GetAppSettingHistoryParams struct {
+	// Cursor Where the page before ended
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit Entries a page
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
@@ -672,7 +753,7 @@ type ListTokensParams struct {
 	// Limit Entries a page
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Search Part of a name or address
+	// Search Words of a name or address, or how they begin, in any case
 	Search *Search    `form:"search,omitempty" json:"search,omitempty"`
 	Kind   *TokenKind `form:"kind,omitempty" json:"kind,omitempty"`
 
@@ -715,7 +796,7 @@ type ListUsersParams struct {
 	// Limit Entries a page
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Search Part of a name or address
+	// Search Words of a name or address, or how they begin, in any case
 	Search *Search `form:"search,omitempty" json:"search,omitempty"`
 
 	// Removed Lists removed people too
@@ -752,6 +833,9 @@ type UnlockUserParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// SetAppSettingJSONRequestBody defines body for SetAppSetting for application/json ContentType.
+type SetAppSettingJSONRequestBody = SettingValue
+
 // CreateMyDeviceJSONRequestBody defines body for CreateMyDevice for application/json ContentType.
 type CreateMyDeviceJSONRequestBody = NewDevice
 
@@ -784,9 +868,24 @@ type LockUserJSONRequestBody = Reason
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListAppSettings The settings that an app can have values of its own for
+	// (GET /apps/{appName}/settings)
+	ListAppSettings(w http.ResponseWriter, r *http.Request, appName AppName)
+	// UnsetAppSetting Let an app's setting fall back to the gateway's
+	// (DELETE /apps/{appName}/settings/{settingKey})
+	UnsetAppSetting(w http.ResponseWriter, r *http.Request, appName AppName, settingKey SettingKey, params UnsetAppSettingParams)
+	// SetAppSetting Change a setting for one app
+	// (PUT /apps/{appName}/settings/{settingKey})
+	SetAppSetting(w http.ResponseWriter, r *http.Request, appName AppName, settingKey SettingKey, params SetAppSettingParams)
+	// GetAppSettingHistory Who changed a setting for an app, when, from what to what
+	// (GET /apps/{appName}/settings/{settingKey}/history)
+	GetAppSettingHistory(w http.ResponseWriter, r *http.Request, appName AppName, settingKey SettingKey, params GetAppSettingHistoryParams)
 	// ListEvents Events, newest first
 	// (GET /audit/events)
 	ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams)
+	// GetEvent One event
+	// (GET /audit/events/{eventId})
+	GetEvent(w http.ResponseWriter, r *http.Request, eventId EventId)
 	// GetDocs This document, as a page to read
 	// (GET /docs)
 	GetDocs(w http.ResponseWriter, r *http.Request)
@@ -902,6 +1001,214 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// ListAppSettings operation middleware
+func (siw *ServerInterfaceWrapper) ListAppSettings(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "appName" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "appName", mux.Vars(r)["appName"], &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "appName", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListAppSettings(w, r, appName)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UnsetAppSetting operation middleware
+func (siw *ServerInterfaceWrapper) UnsetAppSetting(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "appName" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "appName", mux.Vars(r)["appName"], &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "appName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "settingKey" -------------
+	var settingKey SettingKey
+
+	err = runtime.BindStyledParameterWithOptions("simple", "settingKey", mux.Vars(r)["settingKey"], &settingKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "settingKey", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UnsetAppSettingParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UnsetAppSetting(w, r, appName, settingKey, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SetAppSetting operation middleware
+func (siw *ServerInterfaceWrapper) SetAppSetting(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "appName" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "appName", mux.Vars(r)["appName"], &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "appName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "settingKey" -------------
+	var settingKey SettingKey
+
+	err = runtime.BindStyledParameterWithOptions("simple", "settingKey", mux.Vars(r)["settingKey"], &settingKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "settingKey", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetAppSettingParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetAppSetting(w, r, appName, settingKey, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetAppSettingHistory operation middleware
+func (siw *ServerInterfaceWrapper) GetAppSettingHistory(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "appName" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "appName", mux.Vars(r)["appName"], &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "appName", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "settingKey" -------------
+	var settingKey SettingKey
+
+	err = runtime.BindStyledParameterWithOptions("simple", "settingKey", mux.Vars(r)["settingKey"], &settingKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "settingKey", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetAppSettingHistoryParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetAppSettingHistory(w, r, appName, settingKey, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // ListEvents operation middleware
 func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Request) {
@@ -1057,6 +1364,32 @@ func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListEvents(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetEvent operation middleware
+func (siw *ServerInterfaceWrapper) GetEvent(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "eventId" -------------
+	var eventId EventId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "eventId", mux.Vars(r)["eventId"], &eventId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "eventId", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetEvent(w, r, eventId)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2671,7 +3004,17 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/settings/{settingKey}/history", wrapper.GetSettingHistory).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/apps/{appName}/settings", wrapper.ListAppSettings).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/apps/{appName}/settings/{settingKey}", wrapper.UnsetAppSetting).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/apps/{appName}/settings/{settingKey}", wrapper.SetAppSetting).Methods(http.MethodPut)
+
+	r.HandleFunc(options.BaseURL+"/apps/{appName}/settings/{settingKey}/history", wrapper.GetAppSettingHistory).Methods(http.MethodGet)
+
 	r.HandleFunc(options.BaseURL+"/audit/events", wrapper.ListEvents).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/events/{eventId}", wrapper.GetEvent).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/health", wrapper.GetHealth).Methods(http.MethodGet)
 
@@ -2685,6 +3028,169 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 }
 
 type ProblemApplicationProblemPlusJSONResponse Problem
+
+type ListAppSettingsRequestObject struct {
+	AppName AppName `json:"appName"`
+}
+
+type ListAppSettingsResponseObject interface {
+	VisitListAppSettingsResponse(w http.ResponseWriter) error
+}
+
+type ListAppSettings200JSONResponse SettingList
+
+func (response ListAppSettings200JSONResponse) VisitListAppSettingsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAppSettingsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListAppSettingsdefaultApplicationProblemPlusJSONResponse) VisitListAppSettingsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnsetAppSettingRequestObject struct {
+	AppName    AppName    `json:"appName"`
+	SettingKey SettingKey `json:"settingKey"`
+	Params     UnsetAppSettingParams
+}
+
+type UnsetAppSettingResponseObject interface {
+	VisitUnsetAppSettingResponse(w http.ResponseWriter) error
+}
+
+type UnsetAppSetting200JSONResponse Setting
+
+func (response UnsetAppSetting200JSONResponse) VisitUnsetAppSettingResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnsetAppSettingdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UnsetAppSettingdefaultApplicationProblemPlusJSONResponse) VisitUnsetAppSettingResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetAppSettingRequestObject struct {
+	AppName    AppName    `json:"appName"`
+	SettingKey SettingKey `json:"settingKey"`
+	Params     SetAppSettingParams
+	Body       *SetAppSettingJSONRequestBody
+}
+
+type SetAppSettingResponseObject interface {
+	VisitSetAppSettingResponse(w http.ResponseWriter) error
+}
+
+type SetAppSetting200JSONResponse Setting
+
+func (response SetAppSetting200JSONResponse) VisitSetAppSettingResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetAppSettingdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SetAppSettingdefaultApplicationProblemPlusJSONResponse) VisitSetAppSettingResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAppSettingHistoryRequestObject struct {
+	AppName    AppName    `json:"appName"`
+	SettingKey SettingKey `json:"settingKey"`
+	Params     GetAppSettingHistoryParams
+}
+
+type GetAppSettingHistoryResponseObject interface {
+	VisitGetAppSettingHistoryResponse(w http.ResponseWriter) error
+}
+
+type GetAppSettingHistory200JSONResponse EventPage
+
+func (response GetAppSettingHistory200JSONResponse) VisitGetAppSettingHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAppSettingHistorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetAppSettingHistorydefaultApplicationProblemPlusJSONResponse) VisitGetAppSettingHistoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
 
 type ListEventsRequestObject struct {
 	Params ListEventsParams
@@ -2714,6 +3220,45 @@ type ListEventsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListEventsdefaultApplicationProblemPlusJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetEventRequestObject struct {
+	EventId EventId `json:"eventId"`
+}
+
+type GetEventResponseObject interface {
+	VisitGetEventResponse(w http.ResponseWriter) error
+}
+
+type GetEvent200JSONResponse Event
+
+func (response GetEvent200JSONResponse) VisitGetEventResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetEventdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetEventdefaultApplicationProblemPlusJSONResponse) VisitGetEventResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4093,9 +4638,24 @@ func (response UnlockUserdefaultApplicationProblemPlusJSONResponse) VisitUnlockU
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListAppSettings The settings that an app can have values of its own for
+	// (GET /apps/{appName}/settings)
+	ListAppSettings(ctx context.Context, request ListAppSettingsRequestObject) (ListAppSettingsResponseObject, error)
+	// UnsetAppSetting Let an app's setting fall back to the gateway's
+	// (DELETE /apps/{appName}/settings/{settingKey})
+	UnsetAppSetting(ctx context.Context, request UnsetAppSettingRequestObject) (UnsetAppSettingResponseObject, error)
+	// SetAppSetting Change a setting for one app
+	// (PUT /apps/{appName}/settings/{settingKey})
+	SetAppSetting(ctx context.Context, request SetAppSettingRequestObject) (SetAppSettingResponseObject, error)
+	// GetAppSettingHistory Who changed a setting for an app, when, from what to what
+	// (GET /apps/{appName}/settings/{settingKey}/history)
+	GetAppSettingHistory(ctx context.Context, request GetAppSettingHistoryRequestObject) (GetAppSettingHistoryResponseObject, error)
 	// ListEvents Events, newest first
 	// (GET /audit/events)
 	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
+	// GetEvent One event
+	// (GET /audit/events/{eventId})
+	GetEvent(ctx context.Context, request GetEventRequestObject) (GetEventResponseObject, error)
 	// GetDocs This document, as a page to read
 	// (GET /docs)
 	GetDocs(ctx context.Context, request GetDocsRequestObject) (GetDocsResponseObject, error)
@@ -4242,6 +4802,123 @@ type strictHandler struct {
 	options     StrictHTTPServerOptions
 }
 
+// ListAppSettings operation middleware
+func (sh *strictHandler) ListAppSettings(w http.ResponseWriter, r *http.Request, appName AppName) {
+	var request ListAppSettingsRequestObject
+
+	request.AppName = appName
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAppSettings(ctx, request.(ListAppSettingsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAppSettings")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListAppSettingsResponseObject); ok {
+		if err := validResponse.VisitListAppSettingsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UnsetAppSetting operation middleware
+func (sh *strictHandler) UnsetAppSetting(w http.ResponseWriter, r *http.Request, appName AppName, settingKey SettingKey, params UnsetAppSettingParams) {
+	var request UnsetAppSettingRequestObject
+
+	request.AppName = appName
+	request.SettingKey = settingKey
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UnsetAppSetting(ctx, request.(UnsetAppSettingRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UnsetAppSetting")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UnsetAppSettingResponseObject); ok {
+		if err := validResponse.VisitUnsetAppSettingResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SetAppSetting operation middleware
+func (sh *strictHandler) SetAppSetting(w http.ResponseWriter, r *http.Request, appName AppName, settingKey SettingKey, params SetAppSettingParams) {
+	var request SetAppSettingRequestObject
+
+	request.AppName = appName
+	request.SettingKey = settingKey
+	request.Params = params
+
+	var body SetAppSettingJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetAppSetting(ctx, request.(SetAppSettingRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetAppSetting")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetAppSettingResponseObject); ok {
+		if err := validResponse.VisitSetAppSettingResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetAppSettingHistory operation middleware
+func (sh *strictHandler) GetAppSettingHistory(w http.ResponseWriter, r *http.Request, appName AppName, settingKey SettingKey, params GetAppSettingHistoryParams) {
+	var request GetAppSettingHistoryRequestObject
+
+	request.AppName = appName
+	request.SettingKey = settingKey
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAppSettingHistory(ctx, request.(GetAppSettingHistoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAppSettingHistory")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetAppSettingHistoryResponseObject); ok {
+		if err := validResponse.VisitGetAppSettingHistoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListEvents operation middleware
 func (sh *strictHandler) ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams) {
 	var request ListEventsRequestObject
@@ -4261,6 +4938,32 @@ func (sh *strictHandler) ListEvents(w http.ResponseWriter, r *http.Request, para
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListEventsResponseObject); ok {
 		if err := validResponse.VisitListEventsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetEvent operation middleware
+func (sh *strictHandler) GetEvent(w http.ResponseWriter, r *http.Request, eventId EventId) {
+	var request GetEventRequestObject
+
+	request.EventId = eventId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetEvent(ctx, request.(GetEventRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetEvent")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetEventResponseObject); ok {
+		if err := validResponse.VisitGetEventResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -17,7 +17,7 @@ func (a *API) token(t directory.Token) Token {
 		Id: t.ID, Kind: TokenKind(t.Kind), Name: t.Name, State: TokenState(strings.ReplaceAll(t.State(a.Now()), " ", "-")),
 		Owner: person(t.OwnerID, t.Owner), Bindings: bindingsOf(t.Bindings), Permissions: t.Permissions, SourceCidrs: []string{},
 		Headless: t.Headless, ExpiresAt: t.ExpiresAt, RevokedAt: t.RevokedAt, RevokedReason: some(t.RevokedReason),
-		LastUsedAt: t.UsedAt, CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
+		SignInDue: t.SignInDue, LastUsedAt: t.UsedAt, CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy,
 	}
 	if out.Permissions == nil {
 		out.Permissions = []string{}

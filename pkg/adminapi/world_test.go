@@ -40,6 +40,7 @@ type world struct {
 	writer   *directory.Writer
 	reader   *directory.Reader
 	cache    *credential.Cache
+	heard    chan string // what was announced on barrier
 	sessions *signin.Sessions
 
 	mu     sync.Mutex
@@ -64,11 +65,12 @@ func newWorld(t testing.TB, change ...func(*adminapi.Config)) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, db: database.Owner(t),
+		t: t, db: database.Owner(t), heard: make(chan string, 1),
 		tokens: make(map[string]credential.Token), ids: make(map[string]uuid.UUID), people: make(map[string]directory.User),
 	}
 	pool := database.Admin(t)
-	feed := postgres.NewFeed(pool, []string{credential.Channel}, postgres.FeedOptions{})
+	feed := postgres.NewFeed(pool, []string{credential.Channel, barrier}, postgres.FeedOptions{})
+	feed.Subscribe(barrier, func(mark string) { w.heard <- mark })
 	w.cache = credential.NewCache(pool, feed, credential.Options{Now: w.clock, NoteSessions: true})
 	events := audit.NewWriter(pool, audit.WriterOptions{Key: key})
 	w.writer = directory.NewWriter(pool, key, directory.WriterOptions{Now: w.clock})
@@ -109,6 +111,26 @@ func newWorld(t testing.TB, change ...func(*adminapi.Config)) *world {
 		}
 		if time.Now().After(deadline) {
 			t.Fatal(err)
+		}
+	}
+}
+
+// barrier is a channel of the test's own.
+const barrier = "rgw_test_barrier"
+
+// hear waits until every change made so far has been heard of: announcements arrive in the order of their commits.
+func (w *world) hear() {
+	w.t.Helper()
+	mark := uuid.NewString()
+	w.exec(`select pg_notify($1, $2)`, barrier, mark)
+	for {
+		select {
+		case heard := <-w.heard:
+			if heard == mark {
+				return
+			}
+		case <-time.After(time.Minute):
+			w.t.Fatal("announcements do not arrive")
 		}
 	}
 }

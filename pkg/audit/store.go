@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -174,6 +175,24 @@ const selectEvent = `select ` + eventColumns + ` from rgw.audit_events where occ
 // Load returns one event by its key, or sql.ErrNoRows.
 func Load(ctx context.Context, db sqlx.QueryerContext, occurredAt time.Time, id uuid.UUID) (*Event, error) {
 	return scan(db.QueryRowxContext(ctx, selectEvent, occurredAt, id))
+}
+
+// Events are kept by their time. The id of one that the gateway made tells it, to the millisecond; of those that the
+// database made by itself there are few, and an index over actions has them.
+const (
+	findEvent = `select ` + eventColumns + ` from rgw.audit_events
+where event_id = $1 and occurred_at >= $2 and occurred_at < $3`
+	findOutsideEvent = `select ` + eventColumns + ` from rgw.audit_events
+where event_id = $1 and action = 'gateway.changed_outside'`
+)
+
+// Find returns one event by its id alone, or sql.ErrNoRows.
+func Find(ctx context.Context, db sqlx.QueryerContext, id uuid.UUID) (*Event, error) {
+	if id.Version() != 7 {
+		return scan(db.QueryRowxContext(ctx, findOutsideEvent, id.String()))
+	}
+	at := time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)).UTC() // #nosec G115 -- 48 bits
+	return scan(db.QueryRowxContext(ctx, findEvent, id.String(), at, at.Add(time.Millisecond)))
 }
 
 // DetailJSON is the detail of an event that was loaded, in its canonical form: with whatever a newer release put into it.

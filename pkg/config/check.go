@@ -85,6 +85,15 @@ func (s *Server) Hostname() string {
 	return host
 }
 
+// ListenAddress is the host and port to listen on. Without a host, it is every address of the machine.
+func (s *Server) ListenAddress() string {
+	host := ""
+	if s.ListenLocal {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(s.Port))
+}
+
 func (l *loader) log(c *Log) {
 	if c.Format != "json" && c.Format != "text" {
 		l.mistake("LOG_FORMAT", "is neither json nor text")

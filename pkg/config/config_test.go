@@ -120,6 +120,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"RACK_CA_FILE="+cert, "RACK_TLS_PIN=sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=, E3:B0:C4:42:98:FC:1C:14:9A:FB:F4:C8:99:6F:B9:24:27:AE:41:E4:64:9B:93:4C:A4:95:99:1B:78:52:B8:55",
 		"AUDIT_MAC_KEY="+goodKey, "AUDIT_MAX_WAIT=500ms", "ACCESS_MAX_STALENESS=5s", "ACCESS_SOCKET_GRACE=5s",
 		"ADMIN_CIDRS=10.0.3.0/24,127.0.0.1", "RGW_SETTING_REAUTH_DAYS=14", "RGW_SETTING_ALLOW_DESTRUCTIVE=Yes",
+		"LISTEN_LOCAL=yes", "RGW_APP_MY_WEB_SETTING_DEPLOY_APPROVALS=on", "RGW_APP_A_SETTING_B_SETTING_DEPLOY_APPROVALS=off",
 	)
 	s := cfg.Server
 	if s.Domain != "localhost:8443" || s.Hostname() != "localhost" || s.Port != 8443 || s.AdminURL.String() != "https://admin.acme.com" ||
@@ -138,10 +139,12 @@ func TestEveryVariableIsRead(t *testing.T) {
 	if fmt.Sprint(cfg.Console.AdminCIDRs) != "[10.0.3.0/24 127.0.0.1/32]" {
 		t.Errorf("admin asks from %v", cfg.Console.AdminCIDRs)
 	}
-	for key, want := range map[string]string{"reauth_days": "14", "allow_destructive": "true", "session_idle_minutes": ""} {
-		if value, ok := cfg.Settings.Default(key); string(value) != want || ok != (want != "") {
-			t.Errorf("the environment gives %s the default %s, %t", key, value, ok)
-		}
+	var defaults []string
+	for _, d := range cfg.Settings.Defaults {
+		defaults = append(defaults, d.App+" "+d.Key+"="+string(d.Value))
+	}
+	if got := strings.Join(defaults, ", "); got != "a-setting-b deploy_approvals=false, my-web deploy_approvals=true,  allow_destructive=true,  reauth_days=14" {
+		t.Errorf("the environment's settings are %s", got)
 	}
 	for _, row := range report.Rows {
 		if row.Source != "environment" {
@@ -160,6 +163,7 @@ func TestEveryMistakeIsReportedAtOnce(t *testing.T) {
 		"RACK_HOST=https://convox:canary@rack.acme.com", "RACK_TOKEN=canary with spaces", "RACK_ORGANIZATION=a/b", "RACK_CA_FILE=/nonexistent/ca.pem", "RACK_TLS_PIN=abc",
 		"AUDIT_MAC_KEY=canary", "AUDIT_MAX_WAIT=1h", "ACCESS_MAX_STALENESS=2m",
 		"ADMIN_CIDRS=0.0.0.0/0", "RGW_SETTING_REAUTH_DAYS=0", "RGW_SETTING_ALLOW_DESTRUCTIVE=maybe",
+		"RGW_APP_WEB_SETTING_REAUTH_DAYS=3", "RGW_APP_WEB_SETTING_DEPLOY_APPROVALS=maybe", "RGW_APP__WEB_SETTING_DEPLOY_APPROVALS=on", "RGW_APP_WEB_SETTING_NO_SUCH=1",
 	})
 	if err == nil {
 		t.Fatal("all of that is accepted")

@@ -25,6 +25,7 @@ type Proxy struct {
 type Server struct {
 	Domain            string         `env:"DOMAIN" need:"yes" doc:"Host name, and port where it is not 443, by which people reach the gateway." example:"gateway.example.com"`
 	Port              int            `env:"PORT" envDefault:"8080" min:"0" max:"65535" doc:"TCP port to listen on; 0 takes a free one and logs which." example:"8080"`
+	ListenLocal       bool           `env:"LISTEN_LOCAL" envDefault:"false" doc:"Whether only programs on this machine can connect: it listens on 127.0.0.1 alone, for a front beside it." example:"true"`
 	AdminURL          *url.URL       `env:"ADMIN_URL" doc:"Address of the console, for redirects and in messages; by default the domain. The identity provider sends people back to it." example:"https://gateway.example.com"`
 	TrustedProxyCIDRs []netip.Prefix `env:"TRUSTED_PROXY_CIDRS" doc:"Networks of the load balancers in front, whose X-Forwarded-For is believed. Without it, a client's address is the connection's." example:"10.0.0.0/16,fd00::/8"`
 	TLSCertFile       string         `env:"TLS_CERT_FILE" doc:"PEM file with the certificate chain to serve TLS with; needs TLS_KEY_FILE. Without both, TLS ends in front of the process." example:"/etc/gateway/tls.crt"`

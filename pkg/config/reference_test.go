@@ -47,7 +47,10 @@ func TestTheReferenceIsOfThisVersion(t *testing.T) {
 		}
 	}
 	b.WriteString("\n## Settings\n\nWhat administrators may change while the gateway runs (`admin setting list`, or the console). These variables give defaults\n" +
-		"in place of the built-in ones, to proxy and admin alike; the database counts over them.\n\n| variable | default | what it is |\n|---|---|---|\n")
+		"in place of the built-in ones, to proxy and admin alike; the database counts over them.\n\n" +
+		"Those marked *per app* may have another value for one app: by `RGW_APP_<APP>_SETTING_<KEY>`, in capitals and with the\n" +
+		"app's dashes as underscores (`RGW_APP_MY_WEB_SETTING_DEPLOY_APPROVALS` is of the app `my-web`), and in the database over\n" +
+		"that. An app's own value, from wherever, counts over the gateway's.\n\n| variable | default | what it is |\n|---|---|---|\n")
 	for _, def := range access.SettingDefs() {
 		fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", settingVariable(def.Key), def.DefaultJSON(), settingDescription(def))
 	}
@@ -55,10 +58,14 @@ func TestTheReferenceIsOfThisVersion(t *testing.T) {
 }
 
 func settingDescription(def access.SettingDef) string {
-	if def.Type == access.SettingBool {
-		return def.Description
+	text := def.Description
+	if def.Type == access.SettingInt {
+		text = fmt.Sprintf("%s In %s, from %d to %d.", text, cmp.Or(def.Unit, "numbers"), def.Min, def.Max)
 	}
-	return fmt.Sprintf("%s In %s, from %d to %d.", def.Description, cmp.Or(def.Unit, "numbers"), def.Min, def.Max)
+	if def.PerApp {
+		text += " *Per app.*"
+	}
+	return text
 }
 
 func byDefault(v Variable) string {

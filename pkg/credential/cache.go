@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,9 +37,9 @@ type Options struct {
 	MaxStaleness time.Duration // how old the feed's proof may be before entries are read again; 10 s
 	SocketGrace  time.Duration // how long sockets go on without proof before they are ended; 60 s
 	MaxWait      time.Duration // bound of one look-up whose context has no deadline; 10 s
-	// SettingDefaults gives the JSON values of settings that the environment sets. They count in place of the
-	// built-in defaults, and the database counts over them. It may be nil.
-	SettingDefaults func(key string) (json.RawMessage, bool)
+	// SettingDefaults are the values of settings that the environment sets. They count in place of the built-in
+	// defaults, and the database counts over them.
+	SettingDefaults []access.SettingValue
 	// NoteSessions has Used write the last use of browser sessions too, which only admin may do: sessions are
 	// used by way of it.
 	NoteSessions bool

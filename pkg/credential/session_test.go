@@ -2,7 +2,6 @@ package credential
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -191,10 +190,9 @@ func TestAnOpenSocketEndsWhenItsOwnerHadToSignIn(t *testing.T) {
 func TestDefaultsFromTheEnvironment(t *testing.T) {
 	database := postgrestest.New(t)
 	p := people{t, database.Owner(t)}
-	defaults := map[string]string{"session_idle_minutes": "45", "allow_destructive": "true", "reauth_days": `"never"`}
-	c, _ := deaf(t, database.Proxy(t), Options{SettingDefaults: func(key string) (json.RawMessage, bool) {
-		value, ok := defaults[key]
-		return json.RawMessage(value), ok
+	c, _ := deaf(t, database.Proxy(t), Options{SettingDefaults: []access.SettingValue{
+		{Key: "session_idle_minutes", Value: []byte("45")}, {Key: "allow_destructive", Value: []byte("true")}, {Key: "reauth_days", Value: []byte(`"never"`)},
+		{App: "web", Key: "deploy_approvals", Value: []byte("true")}, {App: "api", Key: "deploy_approvals", Value: []byte("true")},
 	}})
 	check := func(when string, destructive bool) {
 		t.Helper()
@@ -205,6 +203,11 @@ func TestDefaultsFromTheEnvironment(t *testing.T) {
 	}
 	check("before any were read", true)
 	p.exec(`insert into rgw.settings (key, value, updated_by) values ('allow_destructive', 'false', 'test')`)
+	p.exec(`insert into rgw.settings (key, app, value, updated_by) values ('deploy_approvals', 'web', 'false', 'test'), ('allow_destructive', 'old', 'true', 'test'), ('allow_destructive', 'Not An App', 'true', 'test')`)
 	resolve(t, c, p.token(CLI, p.user("ana@acme.com", "viewer"), "").Token)
 	check("the database counts over it", false)
+	s := c.Settings()
+	if s.DeployApprovals || s.For("web").DeployApprovals || !s.For("api").DeployApprovals || !s.For("old").AllowDestructive || s.For("api").AllowDestructive {
+		t.Errorf("apps have %+v, %+v, %+v", s.For("web"), s.For("api"), s.For("old"))
+	}
 }

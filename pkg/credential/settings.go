@@ -54,17 +54,20 @@ func (c *Cache) Settings() access.Settings {
 // defaultSettings are those in force where the database says nothing.
 func (c *Cache) defaultSettings() access.Settings {
 	settings := access.DefaultSettings()
-	if c.opts.SettingDefaults == nil {
-		return settings
-	}
-	for _, def := range access.SettingDefs() {
-		if value, ok := c.opts.SettingDefaults(def.Key); ok {
-			if err := settings.Set(def.Key, value); err != nil {
-				c.odd("default "+def.Key, "a default from outside the database is ignored", "key", def.Key, "cause", err)
-			}
+	for _, d := range c.opts.SettingDefaults {
+		if err := put(&settings, d.App, d.Key, d.Value); err != nil {
+			c.odd("default "+d.App+" "+d.Key, "a default from outside the database is ignored", "app", d.App, "key", d.Key, "cause", err)
 		}
 	}
 	return settings
+}
+
+// put puts a value into force, for an app or, where that is empty, for the gateway.
+func put(into *access.Settings, app, key string, value json.RawMessage) error {
+	if app == "" {
+		return into.Set(key, value)
+	}
+	return into.SetFor(app, key, value)
 }
 
 // OnSettings has the function called with the settings after each change, one call after the other. It must
@@ -97,7 +100,7 @@ func (c *Cache) refreshSettings(ctx context.Context) {
 }
 
 const selectSettings = `
-select s.key, s.value from rgw.settings s where s.app = ''`
+select s.key, s.app, s.value from rgw.settings s`
 
 // readSettings reads the settings until what was read is still true when it arrives.
 func (c *Cache) readSettings(ctx context.Context) (struct{}, error) {
@@ -121,7 +124,7 @@ func (c *Cache) readSettings(ctx context.Context) (struct{}, error) {
 		}
 		before := s.value.Swap(read)
 		s.outdate.Store(0)
-		if before == nil || before.Settings != read.Settings {
+		if before == nil || !before.Equal(read.Settings) {
 			for _, hook := range s.hooks {
 				hook(read.Settings)
 			}
@@ -140,13 +143,13 @@ func (c *Cache) querySettings(ctx context.Context, into *access.Settings) error 
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
-		var key string
+		var key, app string
 		var value []byte
-		if err := rows.Scan(&key, &value); err != nil {
+		if err := rows.Scan(&key, &app, &value); err != nil {
 			return fmt.Errorf("read a setting: %w", err)
 		}
-		if err := into.Set(key, json.RawMessage(value)); err != nil {
-			c.odd("setting "+key+" "+string(value), "a setting in the database is ignored", "key", key, "cause", err)
+		if err := put(into, app, key, json.RawMessage(value)); err != nil {
+			c.odd("setting "+key+" "+app+" "+string(value), "a setting in the database is ignored", "app", app, "key", key, "cause", err)
 		}
 	}
 	if err := rows.Err(); err != nil {

@@ -87,7 +87,7 @@ func KeepPartitions(ctx context.Context, db *sqlx.DB, log *slog.Logger) error {
 
 // Listen listens on the configured port, with TLS when there is a certificate, for the given protocols of ALPN.
 func Listen(ctx context.Context, cfg config.Server, protocols ...string) (net.Listener, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+strconv.Itoa(cfg.Port))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.ListenAddress())
 	if err != nil {
 		return nil, fmt.Errorf("PORT: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
+	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/postgres"
@@ -44,7 +45,7 @@ func newWorld(t testing.TB) *world {
 }
 
 // ReaderWithDefaults is a Reader where something outside the database sets settings.
-func (w *world) ReaderWithDefaults(defaults directory.SettingDefaults) *directory.Reader {
+func (w *world) ReaderWithDefaults(defaults ...access.SettingValue) *directory.Reader {
 	return directory.NewReader(w.db, directory.ReaderOptions{Defaults: defaults})
 }
 
@@ -83,6 +84,7 @@ func bindings(t testing.TB, texts ...string) []directory.Binding {
 type event struct {
 	Action   string    `db:"action"`
 	Resource string    `db:"resource"`
+	App      string    `db:"app"`
 	Phase    string    `db:"phase"`
 	Decision string    `db:"decision"`
 	Actor    string    `db:"actor_label"`
@@ -99,7 +101,7 @@ func (w *world) events(t testing.TB) []event {
 	t.Helper()
 	var events []event
 	const query = `
-select action, resource, phase::text, decision::text, actor_label, actor_kind::text, request_id, mac is not null as signed, detail::text
+select action, resource, app, phase::text, decision::text, actor_label, actor_kind::text, request_id, mac is not null as signed, detail::text
 from rgw.audit_events order by xid, writer_id, writer_seq`
 	if err := w.db.SelectContext(context.WithoutCancel(t.Context()), &events, query); err != nil {
 		t.Fatal(err)
@@ -202,8 +204,11 @@ func TestEveryChangeLeavesOneSignedEventInItsTransaction(t *testing.T) {
 		{"revoke", func() error { _, err := w.Revoke(ctx, console, "laptop", "lost"); return err }, "finished token.revoke laptop"},
 		{"lock", func() error { _, err := w.Lock(ctx, console, "dan@example.com", "on leave"); return err }, "finished user.lock dan@example.com"},
 		{"unlock", func() error { _, err := w.Unlock(ctx, console, "dan@example.com"); return err }, "finished user.unlock dan@example.com"},
-		{"set a setting", func() error { _, err := w.SetSetting(ctx, console, "allow_destructive", []byte("true")); return err }, "finished setting.set allow_destructive"},
-		{"unset it", func() error { _, err := w.UnsetSetting(ctx, console, "allow_destructive"); return err }, "finished setting.unset allow_destructive"},
+		{"set a setting", func() error {
+			_, err := w.SetSetting(ctx, console, "", "allow_destructive", []byte("true"))
+			return err
+		}, "finished setting.set allow_destructive"},
+		{"unset it", func() error { _, err := w.UnsetSetting(ctx, console, "", "allow_destructive"); return err }, "finished setting.unset allow_destructive"},
 		{"remove", func() error { _, err := w.Remove(ctx, console, "dan@example.com"); return err }, "finished user.remove dan@example.com; finished token.revoke ci"},
 	}
 	for _, step := range steps {

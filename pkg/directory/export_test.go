@@ -25,3 +25,17 @@ func OpenCursor(cursor string) (string, uuid.UUID, error) { return openCursor(cu
 
 // SealCursor is sealCursor.
 func SealCursor(key string, id uuid.UUID) string { return sealCursor(key, id) }
+
+// The statements whose cost must not grow with the tables.
+const (
+	ListTokensStatement         = listTokens
+	ListTokensByPrefixStatement = listTokensByPrefix
+	FindTokensByNameStatement   = findTokensByName
+	ListUsersStatement          = listUsers
+	ListSessionsStatement       = listSessions
+)
+
+// WordQuery is wordQuery, and LikeBeginning likeBeginning.
+func WordQuery(text string) string { return wordQuery(text) }
+
+func LikeBeginning(text string) string { return likeBeginning(text) }

@@ -8,19 +8,21 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"rackgateway/pkg/access"
 )
 
 // Reader answers questions. It is safe for concurrent use. Each call is one read-only transaction.
 type Reader struct {
 	db       *sqlx.DB
-	defaults SettingDefaults
+	defaults []access.SettingValue
 	now      func() time.Time
 }
 
 // ReaderOptions are what a Reader can do without.
 type ReaderOptions struct {
 	// Defaults gives the values of settings that the database does not hold; nil for the built-in ones alone.
-	Defaults SettingDefaults
+	Defaults []access.SettingValue
 	// Now is the clock; nil for the system's.
 	Now func() time.Time
 }
@@ -48,7 +50,7 @@ func (r *Reader) view(ctx context.Context, fn func(*readTx) error) error {
 // readTx is what the questions are asked with. It has no way to run a statement that is no query.
 type readTx struct {
 	tx       *sqlx.Tx
-	defaults SettingDefaults
+	defaults []access.SettingValue
 	now      time.Time // of the transaction, in microseconds, as the database keeps it
 }
 

@@ -88,7 +88,7 @@ from rgw.sessions s
 join rgw.users u on u.id = s.user_id
 left join rgw.session_uses l on l.session_id = s.id
 where ($1::uuid is null or s.user_id = $1)
-  and ($2 or s.revoked_at is null and s.expires_at > $3 and u.locked_at is null and u.removed_at is null
+  and ($2 or s.created_at > $8 and s.revoked_at is null and s.expires_at > $3 and u.locked_at is null and u.removed_at is null
     and coalesce(l.used_at, s.created_at) >= $4)
   and (s.created_at, s.id) < ($5, $6::uuid)
 order by s.created_at desc, s.id desc
@@ -119,7 +119,7 @@ func (r *Reader) ListSessions(ctx context.Context, filter SessionFilter) (Page[S
 			return err
 		}
 		var rows []sessionRow
-		if err := tx.sel(ctx, &rows, listSessions, of, filter.Ended, tx.now, tx.now.Add(-idle), before, beforeID, limit+1); err != nil {
+		if err := tx.sel(ctx, &rows, listSessions, of, filter.Ended, tx.now, tx.now.Add(-idle), before, beforeID, limit+1, tx.now.Add(-SessionLife)); err != nil {
 			return wrap("listing sessions", err)
 		}
 		if len(rows) > limit {
@@ -148,7 +148,7 @@ func (tx *readTx) sessionIdle(ctx context.Context) (time.Duration, error) {
 // inForce is what all settings say together.
 func (tx *readTx) inForce(ctx context.Context) (access.Settings, error) {
 	settings := access.DefaultSettings()
-	rows, err := tx.settings(ctx)
+	rows, err := tx.settings(ctx, "")
 	if err != nil {
 		return settings, err
 	}

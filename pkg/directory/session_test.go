@@ -73,7 +73,7 @@ func TestWhoMayNotSignInIsRefusedAndThatIsRecorded(t *testing.T) {
 	_, err := w.BeginSession(t.Context(), browser, newSession("not an address"))
 	wantCode(t, err, "bad-address")
 
-	must[directory.Setting](t)(w.SetSetting(t.Context(), console, "join_as_viewer", json.RawMessage("true")))
+	must[directory.Setting](t)(w.SetSetting(t.Context(), console, "", "join_as_viewer", json.RawMessage("true")))
 	refused("lou@acme.com", "user-locked")
 	refused("rem@acme.com", "not-a-member") // somebody took the trouble to remove them
 	events := w.since(t, func() { w.signIn(t, "new@acme.com") })
@@ -90,7 +90,7 @@ func TestWhoMayNotSignInIsRefusedAndThatIsRecorded(t *testing.T) {
 // Two sign-ins at once of somebody who joins make one person.
 func TestJoiningTwiceAtOnceMakesOnePerson(t *testing.T) {
 	w := newWorld(t)
-	must[directory.Setting](t)(w.SetSetting(t.Context(), console, "join_as_viewer", json.RawMessage("true")))
+	must[directory.Setting](t)(w.SetSetting(t.Context(), console, "", "join_as_viewer", json.RawMessage("true")))
 	var both sync.WaitGroup
 	for range 4 {
 		both.Go(func() {

@@ -37,7 +37,8 @@ type Token struct {
 	CreatedBy     string
 	UsedAt        *time.Time // to the minute
 	UsedFrom      netip.Addr
-	Secrets       []Secret // newest first; those whose deadline passed are not listed
+	SignInDue     *time.Time // CLI tokens: when the owner has to have signed in again, by the setting reauth_days
+	Secrets       []Secret   // newest first; those whose deadline passed are not listed
 }
 
 // Secret is what can be shown of a token's secret.
@@ -48,7 +49,7 @@ type Secret struct {
 }
 
 // State says in a word what a token is good for at a moment: "active", "revoked", "expired", "idle" or
-// "owner locked".
+// "owner locked", or "sign-in due" when its owner has not signed in for as long as CLI tokens go on without.
 func (t *Token) State(now time.Time) string {
 	switch {
 	case t.RevokedAt != nil:
@@ -59,6 +60,8 @@ func (t *Token) State(now time.Time) string {
 		return "owner locked"
 	case t.IdleLimit > 0 && !now.Before(t.lastLife().Add(t.IdleLimit)):
 		return "idle"
+	case t.SignInDue != nil && !now.Before(*t.SignInDue):
+		return "sign-in due"
 	}
 	return "active"
 }
@@ -74,7 +77,7 @@ func (t *Token) lastLife() time.Time {
 type TokenFilter struct {
 	Kind   credential.Kind // "" for both
 	Owner  string          // address or id of a person
-	Search string          // part of the name or of the shown prefix, in any case
+	Search string          // words of the name, or their beginnings, in any case; or the beginning of a token
 	Ended  bool            // those that are revoked or expired too
 	Limit  int             // 1 to 1000; 0 is 100
 	After  string          // the Next of the page before
@@ -87,6 +90,7 @@ type tokenRow struct {
 	OwnerID       uuid.UUID       `db:"owner_id"`
 	Owner         string          `db:"owner"`
 	OwnerActive   bool            `db:"owner_active"`
+	VouchedAt     time.Time       `db:"vouched_at"` // when the owner last signed in, or the token was made
 	CreatorID     uuid.NullUUID   `db:"creator_id"`
 	Creator       string          `db:"creator"`
 	Permissions   *pq.StringArray `db:"permissions"`
@@ -129,19 +133,31 @@ func (r tokenRow) token() (Token, error) {
 	return t, nil
 }
 
-// Each list of columns is written out, so that every statement is one literal that can be read and searched for.
-const listTokens = `
+// selectTokens is what every statement that reads tokens begins with.
+const selectTokens = `
 select t.id, t.kind, t.name, t.owner_id, o.email as owner, o.locked_at is null and o.removed_at is null as owner_active,
+  greatest(o.signed_in_at, t.created_at) as vouched_at,
   t.creator_id, coalesce(c.email, '') as creator, t.permissions, t.source_cidrs, t.headless, t.expires_at,
   coalesce(extract(epoch from t.idle_limit), 0) as idle_seconds, t.revoked_at, t.revoked_reason, t.created_at, t.created_by,
   u.used_at, host(u.used_address) as used_address
 from rgw.tokens t
 join rgw.users o on o.id = t.owner_id
 left join rgw.users c on c.id = t.creator_id
-left join rgw.token_uses u on u.token_id = t.id
+left join rgw.token_uses u on u.token_id = t.id`
+
+const listTokens = selectTokens + `
 where ($1 = '' or t.kind = $1)
   and ($2::uuid is null or t.owner_id = $2)
-  and ($3 = '' or t.name ilike $3 or exists (select from rgw.token_secrets s where s.token_id = t.id and s.prefix ilike $3))
+  and ($3 = '' or rgw.words(t.name) @@ lower($3)::tsquery)
+  and ($4 or t.revoked_at is null and t.expires_at > $5)
+  and (t.created_at, t.id) < ($6, $7::uuid)
+order by t.created_at desc, t.id desc
+limit $8`
+
+const listTokensByPrefix = selectTokens + `
+where ($1 = '' or t.kind = $1)
+  and ($2::uuid is null or t.owner_id = $2)
+  and t.id in (select s.token_id from rgw.token_secrets s where s.prefix like $3)
   and ($4 or t.revoked_at is null and t.expires_at > $5)
   and (t.created_at, t.id) < ($6, $7::uuid)
 order by t.created_at desc, t.id desc
@@ -157,6 +173,14 @@ func (r *Reader) ListTokens(ctx context.Context, filter TokenFilter) (Page[Token
 	if err != nil {
 		return Page[Token]{}, err
 	}
+	statement, search, hopeless := listTokens, "", false
+	switch text := cleanSearch(filter.Search); {
+	case strings.HasPrefix(text, tokenMark):
+		statement, search = listTokensByPrefix, likeBeginning(text[:min(len(text), credential.TokenPrefixLength)])
+	case text != "":
+		search = wordQuery(text)
+		hopeless = search == ""
+	}
 	var page Page[Token]
 	err = r.view(ctx, func(tx *readTx) error {
 		var owner uuid.NullUUID
@@ -167,8 +191,11 @@ func (r *Reader) ListTokens(ctx context.Context, filter TokenFilter) (Page[Token
 			}
 			owner = nullID(user.ID)
 		}
+		if hopeless {
+			return nil
+		}
 		var rows []tokenRow
-		if err := tx.sel(ctx, &rows, listTokens, string(filter.Kind), owner, likePattern(filter.Search), filter.Ended, tx.now,
+		if err := tx.sel(ctx, &rows, statement, string(filter.Kind), owner, search, filter.Ended, tx.now,
 			before, beforeID, limit+1); err != nil {
 			return wrap("listing tokens", err)
 		}
@@ -199,26 +226,10 @@ func openTimeCursor(cursor string) (time.Time, uuid.UUID, error) {
 	return at, id, nil
 }
 
-const findTokenByID = `
-select t.id, t.kind, t.name, t.owner_id, o.email as owner, o.locked_at is null and o.removed_at is null as owner_active,
-  t.creator_id, coalesce(c.email, '') as creator, t.permissions, t.source_cidrs, t.headless, t.expires_at,
-  coalesce(extract(epoch from t.idle_limit), 0) as idle_seconds, t.revoked_at, t.revoked_reason, t.created_at, t.created_by,
-  u.used_at, host(u.used_address) as used_address
-from rgw.tokens t
-join rgw.users o on o.id = t.owner_id
-left join rgw.users c on c.id = t.creator_id
-left join rgw.token_uses u on u.token_id = t.id
+const findTokenByID = selectTokens + `
 where t.id = $1`
 
-const findTokensByName = `
-select t.id, t.kind, t.name, t.owner_id, o.email as owner, o.locked_at is null and o.removed_at is null as owner_active,
-  t.creator_id, coalesce(c.email, '') as creator, t.permissions, t.source_cidrs, t.headless, t.expires_at,
-  coalesce(extract(epoch from t.idle_limit), 0) as idle_seconds, t.revoked_at, t.revoked_reason, t.created_at, t.created_by,
-  u.used_at, host(u.used_address) as used_address
-from rgw.tokens t
-join rgw.users o on o.id = t.owner_id
-left join rgw.users c on c.id = t.creator_id
-left join rgw.token_uses u on u.token_id = t.id
+const findTokensByName = selectTokens + `
 where t.id in (
   select n.id from rgw.tokens n where n.name = $1
   union select s.token_id from rgw.token_secrets s where s.prefix = $1)
@@ -285,6 +296,10 @@ func (tx *readTx) tokens(ctx context.Context, rows []tokenRow) ([]Token, error) 
 	if len(rows) == 0 {
 		return nil, nil
 	}
+	settings, err := tx.inForce(ctx)
+	if err != nil {
+		return nil, err
+	}
 	tokens := make([]Token, len(rows))
 	ids := make([]string, len(rows))
 	place := make(map[uuid.UUID]int, len(rows))
@@ -292,6 +307,10 @@ func (tx *readTx) tokens(ctx context.Context, rows []tokenRow) ([]Token, error) 
 		token, err := row.token()
 		if err != nil {
 			return nil, err
+		}
+		if token.Kind == credential.CLI {
+			due := row.VouchedAt.Add(settings.ReauthEvery)
+			token.SignInDue = &due
 		}
 		tokens[i], ids[i], place[row.ID] = token, row.ID.String(), i
 	}

@@ -2,6 +2,7 @@ package directory_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -76,7 +77,7 @@ func TestLivesOfTokensFollowTheSettings(t *testing.T) {
 		_, err = create(kind, -1)
 		wantCode(t, err, "bad-expiry")
 	}
-	must[directory.Setting](t)(w.SetSetting(t.Context(), console, "api_token_days", []byte("400")))
+	must[directory.Setting](t)(w.SetSetting(t.Context(), console, "", "api_token_days", []byte("400")))
 	if token, err := create(credential.API, 0); err != nil || !token.ExpiresAt.Equal(w.now.Add(400*day)) {
 		t.Errorf("%v, %v", token.ExpiresAt, err)
 	}
@@ -263,11 +264,22 @@ func TestTokensAreListedNewestFirstByPages(t *testing.T) {
 	if n := len(list(directory.TokenFilter{Kind: credential.API})); n != 3 {
 		t.Errorf("API tokens, %d", n)
 	}
-	if n := len(list(directory.TokenFilter{Search: "KEN-0"})); n != 9 {
+	if n := len(list(directory.TokenFilter{Search: "TOKEN-0"})); n != 9 {
 		t.Errorf("by name, %d", n)
 	}
 	if n := len(list(directory.TokenFilter{Search: all[0].Secrets[0].Prefix})); n != 1 {
 		t.Errorf("by prefix, %d", n)
+	}
+	if n := len(list(directory.TokenFilter{Search: all[0].Secrets[0].Prefix + "and the rest of a secret"})); n != 1 {
+		t.Errorf("by a whole token, %d", n)
+	}
+	if n := len(list(directory.TokenFilter{Search: "rgw_", Limit: 3})); n != 11 {
+		t.Errorf("by what all begin with, %d", n)
+	}
+	for _, none := range []string{"ken-0", "%", "'", "rgw_cli_%", "token' | 'x", strings.Repeat("ü", 500)} {
+		if n := len(list(directory.TokenFilter{Search: none})); n != 0 {
+			t.Errorf("%q finds %d", none, n)
+		}
 	}
 	w.now = w.now.Add(91 * day)
 	if n := len(list(directory.TokenFilter{})); n != 0 {
@@ -305,4 +317,40 @@ func TestAPITokensCanBeGivenOtherRightsAndCLITokensCannot(t *testing.T) {
 	wantCode(t, err, "no-rights")
 	_, err = w.SetTokenRights(t.Context(), console, "laptop", directory.TokenRights{Bindings: bindings(t, "viewer")})
 	wantCode(t, err, "cli-token-has-no-rights")
+}
+
+func TestACLITokenWhoseOwnerHasNotSignedInForLongIsShownAsDue(t *testing.T) {
+	w := newWorld(t)
+	w.add(t, "ana@example.com", "admin")
+	for kind, name := range map[credential.Kind]string{credential.API: "ci", credential.CLI: "laptop"} {
+		want := directory.NewToken{Kind: kind, Name: name, Owner: "ana@example.com"}
+		if kind == credential.API {
+			want.Bindings = bindings(t, "cicd")
+		}
+		if _, _, err := w.CreateToken(t.Context(), console, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	states := func(laptop string) {
+		t.Helper()
+		for name, want := range map[string]string{"laptop": laptop, "ci": "active"} {
+			token := must[directory.Token](t)(w.Token(t.Context(), name))
+			if got := token.State(w.now); got != want {
+				t.Errorf("%s is %s, want %s", name, got, want)
+			}
+			if (token.SignInDue != nil) != (name == "laptop") {
+				t.Errorf("a sign-in is due for %s at %v", name, token.SignInDue)
+			}
+		}
+	}
+	states("active")
+	w.now = w.now.Add(7*day - time.Second)
+	states("active")
+	w.now = w.now.Add(time.Second)
+	states("sign-in due")
+	must[directory.Session](t)(w.BeginSession(t.Context(), console, directory.NewSession{Email: "ana@example.com", Hash: sha256.Sum256([]byte("x")), UserAgent: "browser"}))
+	states("active")
+	must[directory.Setting](t)(w.SetSetting(t.Context(), console, "", "reauth_days", []byte("1")))
+	w.now = w.now.Add(day)
+	states("sign-in due")
 }

@@ -65,7 +65,7 @@ func ParseBinding(s string) (Binding, error) {
 
 // UserFilter chooses people. The zero value is everybody who was not removed.
 type UserFilter struct {
-	Search  string // part of the address or the name, in any case
+	Search  string // words of the address or the name, or their beginnings, in any case
 	Role    string // who has this role, over any apps
 	Locked  *bool  // who is, or is not, locked
 	Removed bool   // those who were removed too
@@ -118,7 +118,7 @@ const listUsers = `
 select u.id, u.email, u.name, u.locked_at, u.locked_reason, u.removed_at, u.signed_in_at, u.created_at, u.created_by
 from rgw.users u
 where ($1 or u.removed_at is null)
-  and ($2 = '' or u.email like $2 or u.name ilike $2)
+  and ($2 = '' or rgw.words(u.email || ' ' || u.name) @@ lower($2)::tsquery)
   and ($3 = '' or exists (select from rgw.bindings b where b.user_id = u.id and b.role = $3))
   and ($4::boolean is null or (u.locked_at is not null) = $4)
   and (u.email, u.id) > ($5, $6::uuid)
@@ -135,10 +135,16 @@ func (r *Reader) ListUsers(ctx context.Context, filter UserFilter) (Page[User], 
 	if err != nil {
 		return Page[User]{}, err
 	}
+	search, text := "", cleanSearch(filter.Search)
+	if text != "" {
+		if search = wordQuery(text); search == "" {
+			return Page[User]{}, nil
+		}
+	}
 	var page Page[User]
 	err = r.view(ctx, func(tx *readTx) error {
 		var rows []userRow
-		if err := tx.sel(ctx, &rows, listUsers, filter.Removed, likePattern(strings.ToLower(filter.Search)), filter.Role,
+		if err := tx.sel(ctx, &rows, listUsers, filter.Removed, search, filter.Role,
 			filter.Locked, afterEmail, afterID, limit+1); err != nil {
 			return wrap("listing users", err)
 		}
@@ -315,15 +321,6 @@ func clean(s string) string {
 		s = string(runes[:80]) + "…"
 	}
 	return s
-}
-
-// likePattern makes the pattern that finds a text anywhere, "" for none.
-func likePattern(search string) string {
-	search = strings.TrimSpace(strings.ToValidUTF8(strings.ReplaceAll(search, "\x00", ""), ""))
-	if search == "" {
-		return ""
-	}
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(search) + "%"
 }
 
 // A cursor is the place of the last entry of a page: its sort key and its id.

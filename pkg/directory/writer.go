@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
+	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
 )
 
@@ -19,7 +20,7 @@ import (
 type Writer struct {
 	db       *sqlx.DB
 	key      audit.Key
-	defaults SettingDefaults
+	defaults []access.SettingValue
 	now      func() time.Time
 	maxWait  time.Duration
 }
@@ -27,7 +28,7 @@ type Writer struct {
 // WriterOptions are what a Writer can do without.
 type WriterOptions struct {
 	// Defaults gives the values of settings that the database does not hold; nil for the built-in ones alone.
-	Defaults SettingDefaults
+	Defaults []access.SettingValue
 	// Now is the clock; nil for the system's.
 	Now func() time.Time
 	// MaxWait is how long a change waits for another one that is under way; 10 seconds when zero.

@@ -5,8 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,6 +22,7 @@ import (
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/postgres/cluster"
 	"rackgateway/pkg/racktest"
+	"rackgateway/pkg/testenv/idp"
 )
 
 // The rack's name, as the gateway tells it.
@@ -35,6 +36,8 @@ const (
 // what they say.
 type Env struct {
 	Proxies    []*Proxy
+	Admins     []*AdminServer
+	Provider   *idp.Server      // that admin sends people to; nil while there is no admin
 	Rack       *racktest.Rack   // in this process; nil with Options.Upstream
 	RackServer *racktest.Server // where it listens
 	Postgres   *cluster.Cluster // the suite's, or its own with Options.OwnPostgres
@@ -47,6 +50,8 @@ type Env struct {
 	dir      string // temporary
 	rackFile string // the rack's authority, PEM
 	client   *http.Client
+
+	adminPort int // of the first admin; 0 when none was asked for at the start
 
 	mu     sync.Mutex
 	tokens map[string]string // by name
@@ -86,11 +91,20 @@ func (s *Suite) Start(t TB, opts Options) *Env {
 	if opts.Upstream == "" {
 		e.startRack()
 	}
+	if opts.Admins > 0 {
+		e.adminPort = e.freePort() // the proxies are told of it before it runs
+	}
 	for range max(opts.Proxies, 0) + btoi(opts.Proxies == 0) {
 		e.AddProxy()
 	}
 	for _, p := range e.Proxies {
 		p.WaitReady(t.Context())
+	}
+	for range opts.Admins {
+		e.AddAdmin()
+	}
+	for _, a := range e.Admins {
+		a.WaitReady(t.Context())
 	}
 	return e
 }
@@ -121,17 +135,27 @@ func (e *Env) startRack() {
 	}
 }
 
-// end stops everything, proxies first. When the test failed it shows what they logged.
+// end stops everything, admins and proxies first. When the test failed it shows what they logged.
 func (e *Env) end() {
+	var servers []*Server
+	for _, a := range e.Admins {
+		servers = append(servers, &a.Server)
+	}
 	for _, p := range e.Proxies {
-		if err := p.process.stop(stopPatience); err != nil {
+		servers = append(servers, &p.Server)
+	}
+	for _, s := range servers {
+		if err := s.process.stop(stopPatience); err != nil {
 			e.t.Errorf("%v", err)
 		}
 	}
 	if e.t.Failed() {
-		for _, p := range e.Proxies {
-			e.t.Logf("the end of what %s logged:\n%s", p.Name, p.process.tail(60))
+		for _, s := range servers {
+			e.t.Logf("the end of what %s logged:\n%s", s.Name, s.process.tail(60))
 		}
+	}
+	if e.Provider != nil {
+		_ = e.Provider.Close() // it keeps nothing
 	}
 	if e.client != nil {
 		e.client.CloseIdleConnections()
@@ -183,34 +207,42 @@ func (e *Env) AddProxyWith(config map[string]string) *Proxy {
 	if e.RackServer != nil {
 		settings["RACK_HOST"] = e.RackServer.URL()
 	}
+	if e.adminPort != 0 {
+		settings["ADMIN_URL"] = "https://localhost:" + strconv.Itoa(e.adminPort)
+		settings["ADMIN_CIDRS"] = "127.0.0.1,::1"
+	}
 	scheme := "http"
 	if e.opts.TLS {
 		scheme = "https"
 		settings["TLS_CERT_FILE"], settings["TLS_KEY_FILE"] = e.suite.ca.chainFile, e.suite.ca.keyFile
 	}
-	for _, more := range []map[string]string{e.opts.Config, config} {
-		for name, value := range more {
-			settings[name] = value
-		}
+	p := &Proxy{e.server(name, scheme, port, metrics, "proxy", nil, settings, e.opts.Config, config)}
+	e.Proxies = append(e.Proxies, p)
+	p.Start()
+	return p
+}
+
+// server is one of the product's processes, not yet started, with an environment of these settings; later ones count.
+func (e *Env) server(name, scheme string, port, metrics int, program string, args []string, settings ...map[string]string) Server {
+	merged := make(map[string]string)
+	for _, more := range settings {
+		maps.Copy(merged, more)
 	}
 	environ := []string{"PATH=" + os.Getenv("PATH"), "GOTRACEBACK=all"}
-	for name, value := range settings {
+	for name, value := range merged {
 		if value != "" {
 			environ = append(environ, name+"="+value)
 		}
 	}
-	p := &Proxy{
+	return Server{
 		Name: name, Port: port,
 		URL:     scheme + "://" + net.JoinHostPort("localhost", strconv.Itoa(port)),
 		Metrics: "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(metrics)),
 		env:     e,
 		process: &process{
-			name: name, path: filepath.Join(e.suite.bin, "proxy"), environ: environ, logPath: filepath.Join(e.dir, name+".log"),
+			name: name, path: filepath.Join(e.suite.bin, program), args: args, environ: environ, logPath: filepath.Join(e.dir, name+".log"),
 		},
 	}
-	e.Proxies = append(e.Proxies, p)
-	p.Start()
-	return p
 }
 
 // freePort finds a port that nobody listens on, and that no other environment of this program was given. It is none
@@ -320,119 +352,8 @@ func (e *Env) Do(who, method, path string, body io.Reader) Answer {
 // Client is an HTTP client that trusts the proxies' certificate.
 func (e *Env) Client() *http.Client { return e.client }
 
-// stopPatience is how long a proxy may take to stop after SIGTERM: its drain, and its last records.
-const stopPatience = 30 * time.Second
-
-// Proxy is one proxy process. It keeps its name and address over restarts.
-type Proxy struct {
-	Name    string
-	URL     string // without credentials
-	Port    int
-	Metrics string // base URL of /metrics and /debug/pprof/
-
-	env     *Env
-	process *process
-}
-
-// Start starts the process, when it has ended or never ran. WaitReady waits until it serves.
-func (p *Proxy) Start() {
-	p.env.t.Helper()
-	if err := p.process.start(); err != nil {
-		p.env.t.Fatalf("%v", err)
-	}
-}
-
-// WaitReady waits until the proxy says that it is ready.
-func (p *Proxy) WaitReady(ctx context.Context) {
-	p.env.t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	every := time.NewTicker(10 * time.Millisecond)
-	defer every.Stop()
-	var last error
-	for {
-		if last = p.ready(ctx); last == nil {
-			return
-		}
-		if p.PID() == 0 {
-			p.env.t.Fatalf("%s ended before it was ready:\n%s", p.Name, p.process.tail(30))
-		}
-		select {
-		case <-ctx.Done():
-			p.env.t.Fatalf("%s did not become ready: %v\n%s", p.Name, last, p.process.tail(30))
-		case <-every.C:
-		}
-	}
-}
-
-// ready asks the proxy once.
-func (p *Proxy) ready(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/api/v1/health/ready", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := p.env.client.Do(req)
-	if err != nil {
-		return err
-	}
-	body, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
-	}
-	return err
-}
-
-// PID is the id of the process, or 0 when it does not run.
-func (p *Proxy) PID() int { return p.process.pid() }
-
-// Terminate asks the proxy to stop (SIGTERM); Wait waits until it has.
-func (p *Proxy) Terminate() { p.signal(sigTerm) }
-
-// Kill ends the proxy as a crash does (SIGKILL), and returns when it is gone.
-func (p *Proxy) Kill() {
-	p.env.t.Helper()
-	p.signal(sigKill)
-	p.Wait(p.env.t.Context())
-}
-
-// Pause stops the proxy in its tracks (SIGSTOP), connections open; Resume lets it go on.
-func (p *Proxy) Pause() { p.signal(sigStop) }
-
-// Resume ends a Pause.
-func (p *Proxy) Resume() { p.signal(sigCont) }
-
-// Wait waits until the process has ended and returns its exit code, -1 when a signal ended it.
-func (p *Proxy) Wait(ctx context.Context) int {
-	p.env.t.Helper()
-	code, err := p.process.wait(ctx)
-	if err != nil {
-		p.env.t.Fatalf("%v", err)
-	}
-	return code
-}
-
-// Stop asks the proxy to stop, and returns its exit code when it has.
-func (p *Proxy) Stop() int {
-	p.env.t.Helper()
-	p.Terminate()
-	ctx, cancel := context.WithTimeout(p.env.t.Context(), stopPatience)
-	defer cancel()
-	return p.Wait(ctx)
-}
-
-// Restart stops the proxy and starts it again, on the same address.
-func (p *Proxy) Restart() {
-	p.env.t.Helper()
-	if code := p.Stop(); code != 0 {
-		p.env.t.Fatalf("%s stopped with code %d", p.Name, code)
-	}
-	p.Start()
-	p.WaitReady(p.env.t.Context())
-}
-
-// Log is everything the proxy has logged, in all its lives.
-func (p *Proxy) Log() string { return p.process.log() }
+// Proxy is one proxy process.
+type Proxy struct{ Server }
 
 // RackURL is what somebody's CLI takes as RACK_URL: this proxy, with their token.
 func (p *Proxy) RackURL(who string) string {
@@ -469,11 +390,4 @@ func (p *Proxy) Do(who, method, path string, body io.Reader) Answer {
 		p.env.t.Fatalf("%s %s: reading the answer: %v", method, path, err)
 	}
 	return Answer{Status: resp.StatusCode, Header: resp.Header, Body: string(text)}
-}
-
-func (p *Proxy) signal(sig signal) {
-	p.env.t.Helper()
-	if err := p.process.signal(sig); err != nil {
-		p.env.t.Fatalf("%v", err)
-	}
 }

@@ -33,6 +33,7 @@ type Suite struct {
 	bin    string // where the binaries are
 	dir    string // temporary, removed by Close
 	mac    string // AUDIT_MAC_KEY of every environment
+	app    string // APP_SECRET_KEY, likewise
 	ca     *authority
 	server *cluster.Cluster
 	seeds  map[*cluster.Cluster]map[string]string // tokens by name, by the server that has the seeded database
@@ -114,9 +115,9 @@ func (s *Suite) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var key [32]byte
-	if _, err = rand.Read(key[:]); err == nil {
-		s.mac = hex.EncodeToString(key[:])
+	var keys [64]byte
+	if _, err = rand.Read(keys[:]); err == nil {
+		s.mac, s.app = hex.EncodeToString(keys[:32]), hex.EncodeToString(keys[32:])
 		s.ca, err = newAuthority(dir)
 	}
 	s.bin = s.Bin

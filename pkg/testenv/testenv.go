@@ -1,8 +1,8 @@
 // Package testenv starts the whole product on one machine, away from everything else: a PostgreSQL of its own,
-// migrated and with people of each role in it, an in-memory rack, and any number of real proxy processes. End-to-end
+// migrated and with people of each role in it, an in-memory rack, and any number of real proxy and admin processes. End-to-end
 // tests, fault tests and benchmarks share it.
 //
-// Nothing is stood in for but the rack: the binaries are the ones that are shipped, built once for each [Suite], each
+// Nothing is stood in for but the rack, and the company that vouches for its people: the binaries are the ones that are shipped, built once for each [Suite], each
 // a process of its own with an environment that holds its configuration and nothing else. So they can be killed,
 // stopped and restarted as in life.
 //
@@ -49,6 +49,9 @@ type TB interface {
 type Options struct {
 	// Proxies is how many run; 0 means one, and a negative number none.
 	Proxies int
+	// Admins is how many admins serve, over TLS always, with an OpenID provider for the people of People. The proxies
+	// are told of the first.
+	Admins int
 	// TLS has the proxies serve https as localhost, with a certificate that Env.CA signed.
 	TLS bool
 	// Config is added to the proxies' environment, NAME to value; it counts over what testenv sets. An empty value

@@ -18,6 +18,27 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for AppSettingSource.
+const (
+	AppSettingSourceDatabase    AppSettingSource = "database"
+	AppSettingSourceDefault     AppSettingSource = "default"
+	AppSettingSourceEnvironment AppSettingSource = "environment"
+)
+
+// Valid indicates whether the value is a known member of the AppSettingSource enum.
+func (e AppSettingSource) Valid() bool {
+	switch e {
+	case AppSettingSourceDatabase:
+		return true
+	case AppSettingSourceDefault:
+		return true
+	case AppSettingSourceEnvironment:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MeKind.
 const (
 	MeKindApi     MeKind = "api"
@@ -103,6 +124,7 @@ const (
 	TokenStateIdle        TokenState = "idle"
 	TokenStateOwnerLocked TokenState = "owner-locked"
 	TokenStateRevoked     TokenState = "revoked"
+	TokenStateSignInDue   TokenState = "sign-in-due"
 )
 
 // Valid indicates whether the value is a known member of the TokenState enum.
@@ -117,6 +139,8 @@ func (e TokenState) Valid() bool {
 	case TokenStateOwnerLocked:
 		return true
 	case TokenStateRevoked:
+		return true
+	case TokenStateSignInDue:
 		return true
 	default:
 		return false
@@ -200,6 +224,21 @@ func (e ListEventsParamsKind) Valid() bool {
 		return false
 	}
 }
+
+// AppSetting defines model for AppSetting.
+type AppSetting struct {
+	App string `json:"app"`
+
+	// Ignored Why the database's value is not in force, where it cannot be used
+	Ignored   *string          `json:"ignored,omitempty"`
+	Source    AppSettingSource `json:"source"`
+	UpdatedAt *time.Time       `json:"updated_at,omitempty"`
+	UpdatedBy *string          `json:"updated_by,omitempty"`
+	Value     json.RawMessage  `json:"value"`
+}
+
+// AppSettingSource defines model for AppSetting.Source.
+type AppSettingSource string
 
 // Binding defines model for Binding.
 type Binding struct {
@@ -409,15 +448,27 @@ type SessionPage struct {
 
 // Setting defines model for Setting.
 type Setting struct {
+	// App The app that it is told for
+	App *string `json:"app,omitempty"`
+
+	// Apps Of a setting of the gateway, the apps with values of their own
+	Apps *[]AppSetting `json:"apps,omitempty"`
+
 	// Default The value when nobody says otherwise
 	Default     json.RawMessage `json:"default"`
 	Description string          `json:"description"`
 
 	// Ignored Why the database's value is not in force, where it cannot be used
-	Ignored   *string       `json:"ignored,omitempty"`
-	Key       string        `json:"key"`
-	Max       *int          `json:"max,omitempty"`
-	Min       *int          `json:"min,omitempty"`
+	Ignored *string `json:"ignored,omitempty"`
+
+	// Inherited The app has no value of its own: the gateway's holds for it, and source is where that is from
+	Inherited *bool  `json:"inherited,omitempty"`
+	Key       string `json:"key"`
+	Max       *int   `json:"max,omitempty"`
+	Min       *int   `json:"min,omitempty"`
+
+	// PerApp An app can have a value of its own
+	PerApp    bool          `json:"per_app"`
 	Source    SettingSource `json:"source"`
 	Type      SettingType   `json:"type"`
 	Unit      *string       `json:"unit,omitempty"`
@@ -468,8 +519,11 @@ type Token struct {
 	Prefix         string     `json:"prefix"`
 	RevokedAt      *time.Time `json:"revoked_at,omitempty"`
 	RevokedReason  *string    `json:"revoked_reason,omitempty"`
-	SourceCidrs    []string   `json:"source_cidrs"`
-	State          TokenState `json:"state"`
+
+	// SignInDue CLI tokens: when the owner has to have signed in again, or the token stops
+	SignInDue   *time.Time `json:"sign_in_due,omitempty"`
+	SourceCidrs []string   `json:"source_cidrs"`
+	State       TokenState `json:"state"`
 }
 
 // TokenKind defines model for TokenKind.
@@ -513,8 +567,14 @@ type UserPage struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// AppName defines model for AppName.
+type AppName = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
+
+// EventId defines model for EventId.
+type EventId = openapi_types.UUID
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
@@ -539,6 +599,27 @@ type TokenId = openapi_types.UUID
 
 // UserId defines model for UserId.
 type UserId = openapi_types.UUID
+
+// UnsetAppSettingParams defines parameters for UnsetAppSetting.
+type UnsetAppSettingParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// SetAppSettingParams defines parameters for SetAppSetting.
+type SetAppSettingParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetAppSettingHistoryParams defines parameters for GetAppSettingHistory.
+type GetAppSettingHistoryParams struct {
+	// Cursor Where the page before ended
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit Entries a page
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
@@ -672,7 +753,7 @@ type ListTokensParams struct {
 	// Limit Entries a page
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Search Part of a name or address
+	// Search Words of a name or address, or how they begin, in any case
 	Search *Search    `form:"search,omitempty" json:"search,omitempty"`
 	Kind   *TokenKind `form:"kind,omitempty" json:"kind,omitempty"`
 
@@ -715,7 +796,7 @@ type ListUsersParams struct {
 	// Limit Entries a page
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Search Part of a name or address
+	// Search Words of a name or address, or how they begin, in any case
 	Search *Search `form:"search,omitempty" json:"search,omitempty"`
 
 	// Removed Lists removed people too
@@ -751,6 +832,9 @@ type UnlockUserParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
+
+// SetAppSettingJSONRequestBody defines body for SetAppSetting for application/json ContentType.
+type SetAppSettingJSONRequestBody = SettingValue
 
 // CreateMyDeviceJSONRequestBody defines body for CreateMyDevice for application/json ContentType.
 type CreateMyDeviceJSONRequestBody = NewDevice
@@ -856,10 +940,46 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
+	// ListAppSettings The settings that an app can have values of its own for
+	//
+	// An app's own value counts over the gateway's. The gateway does not know which apps there are, so that any name will do.
+	//
+	// Corresponds with GET /apps/{appName}/settings (the `ListAppSettings` operationId).
+	ListAppSettings(ctx context.Context, appName AppName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnsetAppSetting Let an app's setting fall back to the gateway's
+	//
+	// Corresponds with DELETE /apps/{appName}/settings/{settingKey} (the `UnsetAppSetting` operationId).
+	UnsetAppSetting(ctx context.Context, appName AppName, settingKey SettingKey, params *UnsetAppSettingParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetAppSettingWithBody Change a setting for one app
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /apps/{appName}/settings/{settingKey} (the `SetAppSetting` operationId).
+	SetAppSettingWithBody(ctx context.Context, appName AppName, settingKey SettingKey, params *SetAppSettingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetAppSetting Change a setting for one app
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /apps/{appName}/settings/{settingKey} (the `SetAppSetting` operationId).
+	SetAppSetting(ctx context.Context, appName AppName, settingKey SettingKey, params *SetAppSettingParams, body SetAppSettingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetAppSettingHistory Who changed a setting for an app, when, from what to what
+	//
+	// Corresponds with GET /apps/{appName}/settings/{settingKey}/history (the `GetAppSettingHistory` operationId).
+	GetAppSettingHistory(ctx context.Context, appName AppName, settingKey SettingKey, params *GetAppSettingHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListEvents Events, newest first
 	//
 	// Corresponds with GET /audit/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetEvent One event
+	//
+	// Corresponds with GET /audit/events/{eventId} (the `GetEvent` operationId).
+	GetEvent(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDocs This document, as a page to read
 	//
@@ -1131,11 +1251,107 @@ type ClientInterface interface {
 	UnlockUser(ctx context.Context, userId UserId, params *UnlockUserParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
+// ListAppSettings The settings that an app can have values of its own for
+//
+// An app's own value counts over the gateway's. The gateway does not know which apps there are, so that any name will do.
+//
+// Corresponds with GET /apps/{appName}/settings (the `ListAppSettings` operationId).
+func (c *Client) ListAppSettings(ctx context.Context, appName AppName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAppSettingsRequest(c.Server, appName)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnsetAppSetting Let an app's setting fall back to the gateway's
+//
+// Corresponds with DELETE /apps/{appName}/settings/{settingKey} (the `UnsetAppSetting` operationId).
+func (c *Client) UnsetAppSetting(ctx context.Context, appName AppName, settingKey SettingKey, params *UnsetAppSettingParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnsetAppSettingRequest(c.Server, appName, settingKey, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetAppSettingWithBody Change a setting for one app
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /apps/{appName}/settings/{settingKey} (the `SetAppSetting` operationId).
+func (c *Client) SetAppSettingWithBody(ctx context.Context, appName AppName, settingKey SettingKey, params *SetAppSettingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetAppSettingRequestWithBody(c.Server, appName, settingKey, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetAppSetting Change a setting for one app
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /apps/{appName}/settings/{settingKey} (the `SetAppSetting` operationId).
+func (c *Client) SetAppSetting(ctx context.Context, appName AppName, settingKey SettingKey, params *SetAppSettingParams, body SetAppSettingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetAppSettingRequest(c.Server, appName, settingKey, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetAppSettingHistory Who changed a setting for an app, when, from what to what
+//
+// Corresponds with GET /apps/{appName}/settings/{settingKey}/history (the `GetAppSettingHistory` operationId).
+func (c *Client) GetAppSettingHistory(ctx context.Context, appName AppName, settingKey SettingKey, params *GetAppSettingHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAppSettingHistoryRequest(c.Server, appName, settingKey, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListEvents Events, newest first
 //
 // Corresponds with GET /audit/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetEvent One event
+//
+// Corresponds with GET /audit/events/{eventId} (the `GetEvent` operationId).
+func (c *Client) GetEvent(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetEventRequest(c.Server, eventId)
 	if err != nil {
 		return nil, err
 	}
@@ -1865,6 +2081,245 @@ func (c *Client) UnlockUser(ctx context.Context, userId UserId, params *UnlockUs
 	return c.Client.Do(req)
 }
 
+// NewListAppSettingsRequest constructs an http.Request for the ListAppSettings method
+func NewListAppSettingsRequest(server string, appName AppName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "appName", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/apps/%s/settings", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUnsetAppSettingRequest constructs an http.Request for the UnsetAppSetting method
+func NewUnsetAppSettingRequest(server string, appName AppName, settingKey SettingKey, params *UnsetAppSettingParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "appName", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "settingKey", settingKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/apps/%s/settings/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewSetAppSettingRequest calls the generic SetAppSetting builder with application/json body
+func NewSetAppSettingRequest(server string, appName AppName, settingKey SettingKey, params *SetAppSettingParams, body SetAppSettingJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetAppSettingRequestWithBody(server, appName, settingKey, params, "application/json", bodyReader)
+}
+
+// NewSetAppSettingRequestWithBody constructs an http.Request for the SetAppSetting method, with any body, and a specified content type
+func NewSetAppSettingRequestWithBody(server string, appName AppName, settingKey SettingKey, params *SetAppSettingParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "appName", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "settingKey", settingKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/apps/%s/settings/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetAppSettingHistoryRequest constructs an http.Request for the GetAppSettingHistory method
+func NewGetAppSettingHistoryRequest(server string, appName AppName, settingKey SettingKey, params *GetAppSettingHistoryParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "appName", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "settingKey", settingKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/apps/%s/settings/%s/history", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListEventsRequest constructs an http.Request for the ListEvents method
 func NewListEventsRequest(server string, params *ListEventsParams) (*http.Request, error) {
 	var err error
@@ -2029,6 +2484,40 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
 		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetEventRequest constructs an http.Request for the GetEvent method
+func NewGetEventRequest(server string, eventId EventId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "eventId", eventId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/events/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -3872,12 +4361,56 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// ListAppSettingsWithResponse The settings that an app can have values of its own for
+	//
+	// An app's own value counts over the gateway's. The gateway does not know which apps there are, so that any name will do.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /apps/{appName}/settings (the `ListAppSettings` operationId).
+	ListAppSettingsWithResponse(ctx context.Context, appName AppName, reqEditors ...RequestEditorFn) (*ListAppSettingsResponse, error)
+
+	// UnsetAppSettingWithResponse Let an app's setting fall back to the gateway's
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /apps/{appName}/settings/{settingKey} (the `UnsetAppSetting` operationId).
+	UnsetAppSettingWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *UnsetAppSettingParams, reqEditors ...RequestEditorFn) (*UnsetAppSettingResponse, error)
+
+	// SetAppSettingWithBodyWithResponse Change a setting for one app
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /apps/{appName}/settings/{settingKey} (the `SetAppSetting` operationId).
+	SetAppSettingWithBodyWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *SetAppSettingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetAppSettingResponse, error)
+
+	// SetAppSettingWithResponse Change a setting for one app
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /apps/{appName}/settings/{settingKey} (the `SetAppSetting` operationId).
+	SetAppSettingWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *SetAppSettingParams, body SetAppSettingJSONRequestBody, reqEditors ...RequestEditorFn) (*SetAppSettingResponse, error)
+
+	// GetAppSettingHistoryWithResponse Who changed a setting for an app, when, from what to what
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /apps/{appName}/settings/{settingKey}/history (the `GetAppSettingHistory` operationId).
+	GetAppSettingHistoryWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *GetAppSettingHistoryParams, reqEditors ...RequestEditorFn) (*GetAppSettingHistoryResponse, error)
+
 	// ListEventsWithResponse Events, newest first
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /audit/events (the `ListEvents` operationId).
 	ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error)
+
+	// GetEventWithResponse One event
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/events/{eventId} (the `GetEvent` operationId).
+	GetEventWithResponse(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*GetEventResponse, error)
 
 	// GetDocsWithResponse This document, as a page to read
 	//
@@ -4199,6 +4732,198 @@ type ClientWithResponsesInterface interface {
 	UnlockUserWithResponse(ctx context.Context, userId UserId, params *UnlockUserParams, reqEditors ...RequestEditorFn) (*UnlockUserResponse, error)
 }
 
+type ListAppSettingsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SettingList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAppSettingsResponse) GetJSON200() *SettingList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAppSettingsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAppSettingsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAppSettingsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAppSettingsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAppSettingsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnsetAppSettingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Setting
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UnsetAppSettingResponse) GetJSON200() *Setting {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UnsetAppSettingResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnsetAppSettingResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnsetAppSettingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnsetAppSettingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnsetAppSettingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetAppSettingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Setting
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetAppSettingResponse) GetJSON200() *Setting {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SetAppSettingResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetAppSettingResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetAppSettingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetAppSettingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetAppSettingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetAppSettingHistoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EventPage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetAppSettingHistoryResponse) GetJSON200() *EventPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetAppSettingHistoryResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetAppSettingHistoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAppSettingHistoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAppSettingHistoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAppSettingHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -4241,6 +4966,54 @@ func (r ListEventsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetEventResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Event
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetEventResponse) GetJSON200() *Event {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetEventResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetEventResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetEventResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetEventResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetEventResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5885,6 +6658,73 @@ func (r UnlockUserResponse) ContentType() string {
 	return ""
 }
 
+// ListAppSettingsWithResponse The settings that an app can have values of its own for
+//
+// An app's own value counts over the gateway's. The gateway does not know which apps there are, so that any name will do.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /apps/{appName}/settings (the `ListAppSettings` operationId).
+func (c *ClientWithResponses) ListAppSettingsWithResponse(ctx context.Context, appName AppName, reqEditors ...RequestEditorFn) (*ListAppSettingsResponse, error) {
+	rsp, err := c.ListAppSettings(ctx, appName, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAppSettingsResponse(rsp)
+}
+
+// UnsetAppSettingWithResponse Let an app's setting fall back to the gateway's
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /apps/{appName}/settings/{settingKey} (the `UnsetAppSetting` operationId).
+func (c *ClientWithResponses) UnsetAppSettingWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *UnsetAppSettingParams, reqEditors ...RequestEditorFn) (*UnsetAppSettingResponse, error) {
+	rsp, err := c.UnsetAppSetting(ctx, appName, settingKey, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnsetAppSettingResponse(rsp)
+}
+
+// SetAppSettingWithBodyWithResponse Change a setting for one app
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /apps/{appName}/settings/{settingKey} (the `SetAppSetting` operationId).
+func (c *ClientWithResponses) SetAppSettingWithBodyWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *SetAppSettingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetAppSettingResponse, error) {
+	rsp, err := c.SetAppSettingWithBody(ctx, appName, settingKey, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetAppSettingResponse(rsp)
+}
+
+// SetAppSettingWithResponse Change a setting for one app
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /apps/{appName}/settings/{settingKey} (the `SetAppSetting` operationId).
+func (c *ClientWithResponses) SetAppSettingWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *SetAppSettingParams, body SetAppSettingJSONRequestBody, reqEditors ...RequestEditorFn) (*SetAppSettingResponse, error) {
+	rsp, err := c.SetAppSetting(ctx, appName, settingKey, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetAppSettingResponse(rsp)
+}
+
+// GetAppSettingHistoryWithResponse Who changed a setting for an app, when, from what to what
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /apps/{appName}/settings/{settingKey}/history (the `GetAppSettingHistory` operationId).
+func (c *ClientWithResponses) GetAppSettingHistoryWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *GetAppSettingHistoryParams, reqEditors ...RequestEditorFn) (*GetAppSettingHistoryResponse, error) {
+	rsp, err := c.GetAppSettingHistory(ctx, appName, settingKey, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAppSettingHistoryResponse(rsp)
+}
+
 // ListEventsWithResponse Events, newest first
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5896,6 +6736,19 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseListEventsResponse(rsp)
+}
+
+// GetEventWithResponse One event
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/events/{eventId} (the `GetEvent` operationId).
+func (c *ClientWithResponses) GetEventWithResponse(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*GetEventResponse, error) {
+	rsp, err := c.GetEvent(ctx, eventId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetEventResponse(rsp)
 }
 
 // GetDocsWithResponse This document, as a page to read
@@ -6487,6 +7340,138 @@ func (c *ClientWithResponses) UnlockUserWithResponse(ctx context.Context, userId
 	return ParseUnlockUserResponse(rsp)
 }
 
+// ParseListAppSettingsResponse parses an HTTP response from a ListAppSettingsWithResponse call
+func ParseListAppSettingsResponse(rsp *http.Response) (*ListAppSettingsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAppSettingsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SettingList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnsetAppSettingResponse parses an HTTP response from a UnsetAppSettingWithResponse call
+func ParseUnsetAppSettingResponse(rsp *http.Response) (*UnsetAppSettingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnsetAppSettingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Setting
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetAppSettingResponse parses an HTTP response from a SetAppSettingWithResponse call
+func ParseSetAppSettingResponse(rsp *http.Response) (*SetAppSettingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetAppSettingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Setting
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetAppSettingHistoryResponse parses an HTTP response from a GetAppSettingHistoryWithResponse call
+func ParseGetAppSettingHistoryResponse(rsp *http.Response) (*GetAppSettingHistoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAppSettingHistoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EventPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListEventsResponse parses an HTTP response from a ListEventsWithResponse call
 func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -6503,6 +7488,39 @@ func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest EventPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetEventResponse parses an HTTP response from a GetEventWithResponse call
+func ParseGetEventResponse(rsp *http.Response) (*GetEventResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetEventResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Event
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

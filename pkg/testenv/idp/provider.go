@@ -82,6 +82,12 @@ func New(opts Options) (*Provider, error) {
 	return p, nil
 }
 
+// AllowRedirect adds an address that people may be sent back to.
+func (p *Provider) AllowRedirect(uri string) { p.storage.allow(uri) }
+
+// AddPerson adds somebody whom the provider vouches for.
+func (p *Provider) AddPerson(person Person) { p.storage.add(person) }
+
 // choosePath is the page on which one chooses who one is.
 const choosePath = "/choose"
 
@@ -123,7 +129,7 @@ func (p *Provider) choose(w http.ResponseWriter, r *http.Request) {
 	if err := page.Execute(&text, struct {
 		Request string
 		People  []Person
-	}{id, p.opts.People}); err != nil {
+	}{id, p.storage.people()}); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

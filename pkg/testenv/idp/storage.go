@@ -24,7 +24,9 @@ type storage struct {
 	rsa   *rsa.PrivateKey
 	curve *ecdsa.PrivateKey
 
-	mu       sync.Mutex
+	knowing sync.RWMutex // guards opts.People
+
+	mu       sync.Mutex // guards what follows, and opts.RedirectURIs
 	requests map[string]*request
 	codes    map[string]string // request by code
 }
@@ -87,11 +89,26 @@ func (s *storage) choose(id, subject string) error {
 }
 
 func (s *storage) person(subject string) *Person {
+	s.knowing.RLock()
+	defer s.knowing.RUnlock()
 	i := slices.IndexFunc(s.opts.People, func(p Person) bool { return p.Subject == subject })
 	if i < 0 {
 		return nil
 	}
-	return &s.opts.People[i]
+	person := s.opts.People[i]
+	return &person
+}
+
+func (s *storage) people() []Person {
+	s.knowing.RLock()
+	defer s.knowing.RUnlock()
+	return slices.Clone(s.opts.People)
+}
+
+func (s *storage) add(person Person) {
+	s.knowing.Lock()
+	defer s.knowing.Unlock()
+	s.opts.People = append(s.opts.People, person)
 }
 
 func (s *storage) CreateAuthRequest(_ context.Context, r *oidc.AuthRequest, _ string) (op.AuthRequest, error) {
@@ -189,7 +206,16 @@ func (s *storage) GetClientByClientID(_ context.Context, id string) (op.Client, 
 	if id != s.opts.ClientID {
 		return nil, errNoClient
 	}
-	return client{s.opts}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return client{id: s.opts.ClientID, redirects: slices.Clone(s.opts.RedirectURIs)}, nil
+}
+
+// allow adds an address that people may be sent back to.
+func (s *storage) allow(redirect string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opts.RedirectURIs = append(s.opts.RedirectURIs, redirect)
 }
 
 func (s *storage) AuthorizeClientIDSecret(_ context.Context, id, secret string) error {
@@ -245,10 +271,13 @@ func (s *storage) ValidateJWTProfileScopes(context.Context, string, []string) ([
 func (s *storage) Health(context.Context) error { return nil }
 
 // client is the gateway.
-type client struct{ opts Options }
+type client struct {
+	id        string
+	redirects []string
+}
 
-func (c client) GetID() string                       { return c.opts.ClientID }
-func (c client) RedirectURIs() []string              { return c.opts.RedirectURIs }
+func (c client) GetID() string                       { return c.id }
+func (c client) RedirectURIs() []string              { return c.redirects }
 func (c client) PostLogoutRedirectURIs() []string    { return nil }
 func (c client) ApplicationType() op.ApplicationType { return op.ApplicationTypeWeb }
 func (c client) AuthMethod() oidc.AuthMethod         { return oidc.AuthMethodBasic }
