@@ -82,6 +82,11 @@ bench: ## speed and size beside a bare reverse proxy, as a table and in .bench/r
 	@$(GOBUILD) -o bin/ ./cmd/proxy ./cmd/admin ./deploy/bench
 	@bin/bench -bin bin -out .bench/results.json $(if $(SHORT),-short) $(if $(PROFILE),-profile) $(if $(ONLY),-only '$(ONLY)')
 
+.PHONY: faults
+faults: ## kill, hang, cut and fill up whatever can be, again and again, and count what was lost (six minutes)
+	@deploy/setup.sh go compiler postgres
+	FAULTS=long go test -count=1 -v -timeout 60m $(if $(RUN),-run '$(RUN)') $(TESTFLAGS) ./deploy/faults
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s) each
 	@deploy/setup.sh go postgres

@@ -8,7 +8,7 @@
 //   - No event is there twice; the events of each writer are numbered without gaps and carry valid MACs.
 //   - A write reaches the rack once at most.
 //
-// `make test` runs the short form. FAULTS=long runs each fault again and again, at random moments; FAULTS_SEED
+// `make test` runs the short form. `make faults` (FAULTS=long) runs each fault again and again, at random moments; FAULTS_SEED
 // repeats a run's choices, as far as the machine's own timing lets it. No test asserts a time that a slow machine would miss:
 // figures are printed, and bounds are seconds.
 package faults
