@@ -66,7 +66,7 @@ order by regexp_replace(thing, '^type', ' type'), part, line`
 
 func TestSchemaIsTheOneCommitted(t *testing.T) {
 	db := postgrestest.New(t).Owner(t)
-	golden(t, "schema.txt", lines(t, db, describe))
+	golden(t, "testdata/schema.txt", lines(t, db, describe))
 }
 
 func TestEveryTableColumnAndFunctionSaysWhatItIs(t *testing.T) {
@@ -83,41 +83,12 @@ select 'function', proname from pg_proc where pronamespace = 'rgw'::regnamespace
 	}
 }
 
-// may tells what a role may do with each thing in the schema, including what everybody may.
-const may = `
-select 'schema rgw', string_agg(p, ', ' order by p)
-  from unnest(array['usage', 'create']) p where has_schema_privilege($1, 'rgw', p)
-  having count(*) > 0
-union all
-select 'table ' || c.relname, string_agg(p, ', ' order by p)
-  from pg_class c, unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) p
-  where c.relnamespace = 'rgw'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f') and has_table_privilege($1, c.oid, p)
-  group by 1
-union all
-select 'column ' || c.relname || '.' || a.attname, string_agg(p, ', ' order by p)
-  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0, unnest(array['select', 'insert', 'update', 'references']) p
-  where c.relnamespace = 'rgw'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
-    and has_column_privilege($1, c.oid, a.attnum, p) and not has_table_privilege($1, c.oid, p)
-  group by 1
-union all
-select 'sequence ' || c.relname, string_agg(p, ', ' order by p)
-  from pg_class c, unnest(array['usage', 'select', 'update']) p
-  where c.relnamespace = 'rgw'::regnamespace and c.relkind = 'S' and has_sequence_privilege($1, c.oid, p)
-  group by 1
-union all
-select 'function ' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', 'execute'
-  from pg_proc p where p.pronamespace = 'rgw'::regnamespace and has_function_privilege($1, p.oid, 'execute')
-union all
-select 'database', string_agg(p, ', ' order by p)
-  from unnest(array['create']) p where has_database_privilege($1, current_database(), p) having count(*) > 0
-order by 1`
-
 func TestEachRoleMayDoWhatIsListedAndNothingElse(t *testing.T) {
 	db := postgrestest.New(t).Owner(t)
 	for _, role := range []string{"rgw_proxy", "rgw_admin"} {
-		golden(t, role+".txt", lines(t, db, may, role))
+		golden(t, "rights/"+role+".txt", rights(t, db, role))
 	}
-	if got := lines(t, db, may, cluster.Proxy); got != lines(t, db, may, "rgw_proxy") {
+	if got := rights(t, db, cluster.Proxy); got != rights(t, db, "rgw_proxy") {
 		t.Errorf("a login of the proxy's role may do otherwise:\n%s", got)
 	}
 	if got := lines(t, db, `select rolname, 'is special' from pg_roles where rolname like 'rgw\_%' and rolname <> $1
@@ -461,7 +432,7 @@ func TestMigrationsMayRunAtOnceAndAgain(t *testing.T) {
 		t.Error(err)
 	}
 	for _, role := range []string{"rgw_proxy", "rgw_admin"} {
-		golden(t, role+".txt", lines(t, again, may, role))
+		golden(t, "rights/"+role+".txt", rights(t, again, role))
 	}
 }
 
@@ -488,7 +459,7 @@ func TestMigrationSaysWhichRightIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, role := range []string{"rgw_proxy", "rgw_admin"} {
-		golden(t, role+".txt", lines(t, owner, may, role))
+		golden(t, "rights/"+role+".txt", rights(t, owner, role))
 	}
 }
 
@@ -574,9 +545,18 @@ func lines(t *testing.T, db *sqlx.DB, query string, args ...any) string {
 	return b.String()
 }
 
+// rights is what a role may do.
+func rights(t *testing.T, db *sqlx.DB, role string) string {
+	t.Helper()
+	text, err := schema.Rights(t.Context(), db, role)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	name = "testdata/" + name
 	if *update {
 		if err := os.WriteFile(name, []byte(got), 0o600); err != nil {
 			t.Fatal(err)

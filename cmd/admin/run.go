@@ -37,6 +37,7 @@ type commandLine struct {
 	Session sessionCmds `cmd:"" help:"Browser sessions: list and end them."`
 	Setting settingCmds `cmd:"" help:"Settings: what may be changed while the gateway runs."`
 	Audit   auditCmds   `cmd:"" help:"The record of what was asked, decided and done."`
+	Doctor  doctorCmd   `cmd:"" help:"Go through the production checklist: what passes, what fails, and what to do."`
 	Config  configCmd   `cmd:"" help:"Show the configuration in force, and where each value came from."`
 	Health  healthCmd   `cmd:"" help:"Ask admin on this machine whether it is ready, for container health checks."`
 	Rekey   rekeyCmd    `cmd:"" help:"Seal anew, with APP_SECRET_KEY, what was sealed with the key before."`

@@ -26,6 +26,7 @@ import (
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/daemon"
 	"rackgateway/pkg/directory"
+	"rackgateway/pkg/doctor"
 	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/peer"
 	"rackgateway/pkg/postgres"
@@ -50,17 +51,19 @@ func (c *serveCmd) Run(ctx context.Context, p *process) error {
 	for _, warning := range report.Warnings {
 		log.Warn(warning)
 	}
-	return p.serve(ctx, cfg, log)
+	return p.serve(ctx, cfg, report.Warnings, log)
 }
 
 // The name of the connections of the service, as the database shows them.
 const serveName = "rackgateway admin"
 
-// serve wires admin together and runs it until ctx is done; then it drains.
-func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger) error {
+// serve wires admin together and runs it until ctx is done; then it drains. Slips are what looks wrong with the
+// configuration.
+func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	var scrapes daemon.Scrapes
 	if err := migrateFirst(ctx, cfg, log); err != nil {
 		return err
 	}
@@ -119,10 +122,14 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 	if err != nil {
 		return err
 	}
+	checklist := &doctor.Doctor{
+		Config: cfg, Slips: slips, DB: db, Setting: settingOf(reader), ToProxy: toProxy, Now: p.now,
+		ScrapedAt: func() (bool, time.Time) { return cfg.Server.MetricsAddr != "", scrapes.Last() },
+	}
 	api, err := adminapi.New(adminapi.Config{
 		DB: db, Reader: reader, Writer: writer, Credentials: credentials, Audit: events, Sessions: sessions, Answers: answersBox(keys),
 		RackName: cfg.Rack.Organization + "/" + cfg.Rack.Alias, Origin: cfg.Server.AdminURL, ClientAddress: address,
-		Rack: adminapi.NewRack(cfg.Upstream.ProxyURL, toProxy, log), Log: log, Now: p.now,
+		Rack: adminapi.NewRack(cfg.Upstream.ProxyURL, toProxy, log), Log: log, Now: p.now, Doctor: checklist.Examine,
 		Ready: map[string]adminapi.CheckFunc{
 			"audit": func(context.Context) (bool, string) {
 				if events.State().OK {
@@ -184,7 +191,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 		return err
 	}
 	if cfg.Server.MetricsAddr != "" {
-		stop, err := daemon.ServeMetrics(background, cfg.Server.MetricsAddr, registry, log)
+		stop, err := daemon.ServeMetrics(background, cfg.Server.MetricsAddr, registry, &scrapes, log)
 		if err != nil {
 			return err
 		}
@@ -198,7 +205,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, log *slog.Logger
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          daemon.StdLog(log),
 	}
-	listener, err := daemon.Listen(ctx, cfg.Server, "h2", "http/1.1")
+	listener, err := daemon.Listen(ctx, cfg.Server, log, "h2", "http/1.1")
 	if err != nil {
 		return err
 	}

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -20,6 +23,7 @@ import (
 	"rackgateway/pkg/daemon"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/proxy"
+	"rackgateway/pkg/secret"
 	"rackgateway/pkg/upstream"
 )
 
@@ -28,6 +32,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	var scrapes daemon.Scrapes
 	db, err := postgres.Open(postgres.Config{
 		URL: postgres.URL(cfg.Database.URL.Reveal()), Name: "rackgateway proxy",
 		MaxOpen: cfg.Database.MaxOpenConns, MaxIdle: cfg.Database.MaxIdleConns,
@@ -63,6 +68,9 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 		Credentials: credentials, Audit: writer, MaxWait: cfg.Audit.MaxWait,
 		TrustedProxies: cfg.Server.TrustedProxyCIDRs, AdminNetworks: cfg.Console.AdminCIDRs, Domain: cfg.Server.Domain, AdminURL: cfg.Server.AdminURL,
 		Log: log, Metrics: proxy.NewMetrics(registry), Now: time.Now,
+		Version: version, RackVerified: rackVerified(cfg.Rack), RackCertificate: rackCertificate(cfg.Rack),
+		ScrapedAt:   func() (bool, time.Time) { return cfg.Server.MetricsAddr != "", scrapes.Last() },
+		Fingerprint: func(password secret.Text) string { return key.Fingerprint("rack password", password) },
 	})
 	if err != nil {
 		return err
@@ -109,7 +117,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	}
 
 	if cfg.Server.MetricsAddr != "" {
-		stop, err := daemon.ServeMetrics(background, cfg.Server.MetricsAddr, registry, log)
+		stop, err := daemon.ServeMetrics(background, cfg.Server.MetricsAddr, registry, &scrapes, log)
 		if err != nil {
 			return err
 		}
@@ -117,7 +125,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	}
 
 	server := handler.NewServer(daemon.StdLog(log))
-	listener, err := daemon.Listen(ctx, cfg.Server, "http/1.1")
+	listener, err := daemon.Listen(ctx, cfg.Server, log, "http/1.1")
 	if err != nil {
 		return err
 	}
@@ -177,24 +185,65 @@ func drain(ctx context.Context, server *http.Server, handler *proxy.Proxy, timeo
 
 // newTransport is the one shared connection pool to the rack.
 func newTransport(cfg config.Rack) (*upstream.Transport, error) {
-	config := upstream.Config{Origin: cfg.Host}
+	to := upstream.Config{Origin: cfg.Host}
 	if cfg.Host.Scheme == "https" {
-		var ca []byte
-		if cfg.CAFile != "" {
-			var err error
-			if ca, err = os.ReadFile(cfg.CAFile); err != nil {
-				return nil, fmt.Errorf("RACK_CA_FILE: %w", err)
-			}
+		var err error
+		if to.TLS, err = rackTLS(cfg); err != nil {
+			return nil, err
 		}
-		pins := make([][sha256.Size]byte, len(cfg.TLSPins))
-		for i, pin := range cfg.TLSPins {
-			pins[i] = pin
+	}
+	return upstream.New(to)
+}
+
+// rackTLS is how the rack's certificate is verified.
+func rackTLS(cfg config.Rack) (*tls.Config, error) {
+	var ca []byte
+	if cfg.CAFile != "" {
+		var err error
+		if ca, err = os.ReadFile(cfg.CAFile); err != nil {
+			return nil, fmt.Errorf("RACK_CA_FILE: %w", err)
 		}
-		tlsConfig, err := upstream.TLSConfig(ca, pins, cfg.Host.Hostname())
+	}
+	pins := make([][sha256.Size]byte, len(cfg.TLSPins))
+	for i, pin := range cfg.TLSPins {
+		pins[i] = pin
+	}
+	return upstream.TLSConfig(ca, pins, cfg.Host.Hostname())
+}
+
+// rackVerified says in a few words what rackTLS does.
+func rackVerified(cfg config.Rack) string {
+	switch {
+	case cfg.Host.Scheme != "https":
+		return ""
+	case len(cfg.TLSPins) == 0:
+		return "authority"
+	case cfg.CAFile == "":
+		return "pin"
+	}
+	return "authority and pin"
+}
+
+// rackCertificate looks at the certificate that the rack shows, by a connection of its own. It is nil for a rack
+// without TLS.
+func rackCertificate(cfg config.Rack) func(context.Context) (*x509.Certificate, error) {
+	if cfg.Host.Scheme != "https" {
+		return nil
+	}
+	address := cfg.Host.Host
+	if cfg.Host.Port() == "" {
+		address = net.JoinHostPort(cfg.Host.Hostname(), "443")
+	}
+	return func(ctx context.Context) (*x509.Certificate, error) {
+		verify, err := rackTLS(cfg)
 		if err != nil {
 			return nil, err
 		}
-		config.TLS = tlsConfig
+		conn, err := (&tls.Dialer{Config: verify}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return nil, fmt.Errorf("connecting to the rack: %w", err)
+		}
+		defer func() { _ = conn.Close() }()
+		return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 	}
-	return upstream.New(config)
 }

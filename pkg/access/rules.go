@@ -286,6 +286,7 @@ func Rules() []Rule {
 		r("setAppSetting", "setting.set", PermSettingManage, S, app),
 		r("unsetAppSetting", "setting.unset", PermSettingManage, S, app),
 		r("getAppSettingHistory", "setting.history", PermSettingRead, none, app),
+		r("getDoctor", "gateway.examine", PermSettingRead, none, no),
 		r("listEvents", "audit.read", PermAuditRead, none, no),
 		r("getEvent", "audit.read", PermAuditRead, none, no),
 		// What goes on to the proxy, which decides about it as about anything else.

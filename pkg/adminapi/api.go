@@ -22,6 +22,7 @@ import (
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/directory"
+	"rackgateway/pkg/doctor"
 	"rackgateway/pkg/seal"
 )
 
@@ -49,6 +50,9 @@ type Config struct {
 	Ready map[string]CheckFunc
 	Notes map[string]CheckFunc
 
+	// Doctor goes through the production checklist; nil when there is none.
+	Doctor func(context.Context) []doctor.Line
+
 	MaxWait time.Duration    // how long one request may take; 30 s when zero
 	Log     *slog.Logger     // nil discards
 	Now     func() time.Time // nil for the system's clock
@@ -69,6 +73,7 @@ type API struct {
 	flood      *floodgate
 	docs       []byte // the page
 	ready      readiness
+	checklist  checklist
 	draining   atomic.Bool
 }
 

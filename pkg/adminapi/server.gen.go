@@ -39,6 +39,27 @@ func (e AppSettingSource) Valid() bool {
 	}
 }
 
+// Defines values for ChecklistLineStatus.
+const (
+	ChecklistLineStatusCannotTell ChecklistLineStatus = "cannot-tell"
+	ChecklistLineStatusFail       ChecklistLineStatus = "fail"
+	ChecklistLineStatusPass       ChecklistLineStatus = "pass"
+)
+
+// Valid indicates whether the value is a known member of the ChecklistLineStatus enum.
+func (e ChecklistLineStatus) Valid() bool {
+	switch e {
+	case ChecklistLineStatusCannotTell:
+		return true
+	case ChecklistLineStatusFail:
+		return true
+	case ChecklistLineStatusPass:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MeKind.
 const (
 	MeKindApi     MeKind = "api"
@@ -257,6 +278,37 @@ type Check struct {
 	Detail *string `json:"detail,omitempty"`
 	Ok     bool    `json:"ok"`
 }
+
+// Checklist defines model for Checklist.
+type Checklist struct {
+	CannotTell int             `json:"cannot_tell"`
+	ExaminedAt time.Time       `json:"examined_at"`
+	Failed     int             `json:"failed"`
+	Lines      []ChecklistLine `json:"lines"`
+	Passed     int             `json:"passed"`
+}
+
+// ChecklistLine defines model for ChecklistLine.
+type ChecklistLine struct {
+	// Detail What was seen, or why it could not be
+	Detail string `json:"detail"`
+
+	// Group What it is about
+	Group string `json:"group"`
+
+	// Id Stable, such as database-tls
+	Id string `json:"id"`
+
+	// Remedy What to do; empty when it passes
+	Remedy string              `json:"remedy"`
+	Status ChecklistLineStatus `json:"status"`
+
+	// Title What should be so
+	Title string `json:"title"`
+}
+
+// ChecklistLineStatus defines model for ChecklistLine.Status.
+type ChecklistLineStatus string
 
 // Event defines model for Event.
 type Event struct {
@@ -889,6 +941,9 @@ type ServerInterface interface {
 	// GetDocs This document, as a page to read
 	// (GET /docs)
 	GetDocs(w http.ResponseWriter, r *http.Request)
+	// GetDoctor The production checklist, line by line
+	// (GET /doctor)
+	GetDoctor(w http.ResponseWriter, r *http.Request)
 	// GetHealth Whether the process answers
 	// (GET /health)
 	GetHealth(w http.ResponseWriter, r *http.Request)
@@ -1404,6 +1459,20 @@ func (siw *ServerInterfaceWrapper) GetDocs(w http.ResponseWriter, r *http.Reques
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetDocs(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetDoctor operation middleware
+func (siw *ServerInterfaceWrapper) GetDoctor(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDoctor(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3020,6 +3089,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/health/ready", wrapper.GetReady).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/doctor", wrapper.GetDoctor).Methods(http.MethodGet)
+
 	r.HandleFunc(options.BaseURL+"/openapi.json", wrapper.GetDocument).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/docs", wrapper.GetDocs).Methods(http.MethodGet)
@@ -3303,6 +3374,44 @@ type GetDocsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetDocsdefaultApplicationProblemPlusJSONResponse) VisitGetDocsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDoctorRequestObject struct {
+}
+
+type GetDoctorResponseObject interface {
+	VisitGetDoctorResponse(w http.ResponseWriter) error
+}
+
+type GetDoctor200JSONResponse Checklist
+
+func (response GetDoctor200JSONResponse) VisitGetDoctorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDoctordefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetDoctordefaultApplicationProblemPlusJSONResponse) VisitGetDoctorResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4659,6 +4768,9 @@ type StrictServerInterface interface {
 	// GetDocs This document, as a page to read
 	// (GET /docs)
 	GetDocs(ctx context.Context, request GetDocsRequestObject) (GetDocsResponseObject, error)
+	// GetDoctor The production checklist, line by line
+	// (GET /doctor)
+	GetDoctor(ctx context.Context, request GetDoctorRequestObject) (GetDoctorResponseObject, error)
 	// GetHealth Whether the process answers
 	// (GET /health)
 	GetHealth(ctx context.Context, request GetHealthRequestObject) (GetHealthResponseObject, error)
@@ -4988,6 +5100,30 @@ func (sh *strictHandler) GetDocs(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetDocsResponseObject); ok {
 		if err := validResponse.VisitGetDocsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetDoctor operation middleware
+func (sh *strictHandler) GetDoctor(w http.ResponseWriter, r *http.Request) {
+	var request GetDoctorRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDoctor(ctx, request.(GetDoctorRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDoctor")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetDoctorResponseObject); ok {
+		if err := validResponse.VisitGetDoctorResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -85,8 +86,9 @@ func KeepPartitions(ctx context.Context, db *sqlx.DB, log *slog.Logger) error {
 	}
 }
 
-// Listen listens on the configured port, with TLS when there is a certificate, for the given protocols of ALPN.
-func Listen(ctx context.Context, cfg config.Server, protocols ...string) (net.Listener, error) {
+// Listen listens on the configured port, with TLS when there is a certificate, for the given protocols of ALPN. The
+// certificate is read again when its files change.
+func Listen(ctx context.Context, cfg config.Server, log *slog.Logger, protocols ...string) (net.Listener, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.ListenAddress())
 	if err != nil {
 		return nil, fmt.Errorf("PORT: %w", err)
@@ -94,19 +96,53 @@ func Listen(ctx context.Context, cfg config.Server, protocols ...string) (net.Li
 	if cfg.TLSCertFile == "" {
 		return listener, nil
 	}
-	certificate, err := tls.LoadX509KeyPair(cfg.TLSCertFile, cfg.TLSKeyFile)
+	certificate, err := NewCertificate(cfg.TLSCertFile, cfg.TLSKeyFile, log)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("TLS_CERT_FILE, TLS_KEY_FILE: %w", err), listener.Close())
 	}
 	return tls.NewListener(listener, &tls.Config{
-		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: protocols,
+		GetCertificate: certificate.Get, MinVersion: tls.VersionTLS12, NextProtos: protocols,
 	}), nil
 }
 
-// ServeMetrics serves metrics and profiles, on an address apart from clients, until stop is called.
-func ServeMetrics(ctx context.Context, address string, registry *prometheus.Registry, log *slog.Logger) (stop func(), err error) {
+// Scrapes remembers when metrics were last asked for. The zero value has never been; its methods may be called from any
+// goroutine.
+type Scrapes struct{ last atomic.Int64 } // Unix seconds
+
+// Last is when metrics were last asked for, to the second; the zero time when never.
+func (s *Scrapes) Last() time.Time {
+	if at := s.last.Load(); at != 0 {
+		return time.Unix(at, 0)
+	}
+	return time.Time{}
+}
+
+// ScrapedPath is where it is told when metrics were last asked for, beside the metrics themselves: null, or a time.
+const ScrapedPath = "/scraped"
+
+func (s *Scrapes) tell(w http.ResponseWriter, _ *http.Request) {
+	answer := "null\n"
+	if at := s.Last(); !at.IsZero() {
+		answer = at.UTC().Format(`"` + time.RFC3339 + `"` + "\n")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, answer) // a client that hung up is not told
+}
+
+// note counts a request as somebody's asking for metrics.
+func (s *Scrapes) note(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.last.Store(time.Now().Unix())
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ServeMetrics serves metrics and profiles, on an address apart from clients, until stop is called. Scrapes is told of
+// each time that metrics are asked for.
+func ServeMetrics(ctx context.Context, address string, registry *prometheus.Registry, scrapes *Scrapes, log *slog.Logger) (stop func(), err error) {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("/metrics", scrapes.note(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
+	mux.HandleFunc(ScrapedPath, scrapes.tell)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

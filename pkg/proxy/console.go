@@ -17,18 +17,21 @@ const clientAddressHeader = "Rgw-Client-Address"
 
 // isAdmin reports whether admin itself sent the request, and not somebody by way of a load balancer that happens to
 // stand in one of admin's networks.
-func (x *exchange) isAdmin() bool {
-	if len(x.p.AdminNetworks) == 0 || !peer.Within(x.address, x.p.AdminNetworks) {
+func (x *exchange) isAdmin() bool { return x.p.askedByAdmin(x.r, x.address) }
+
+// askedByAdmin is isAdmin for a request that comes from the address, by what its connection and trusted proxies say.
+func (p *Proxy) askedByAdmin(r *http.Request, address netip.Addr) bool {
+	if len(p.AdminNetworks) == 0 || !peer.Within(address, p.AdminNetworks) {
 		return false
 	}
-	from, err := netip.ParseAddrPort(x.r.RemoteAddr)
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return false
 	}
-	if peer.Within(from.Addr().Unmap().WithZone(""), x.p.TrustedProxies) {
-		return true // whom it passed on is admin: x.address is of the header then
+	if peer.Within(from.Addr().Unmap().WithZone(""), p.TrustedProxies) {
+		return true // whom it passed on is admin: the address is of the header then
 	}
-	return x.r.Header["X-Forwarded-For"] == nil && x.r.Header["Forwarded"] == nil
+	return r.Header["X-Forwarded-For"] == nil && r.Header["Forwarded"] == nil
 }
 
 // lookBehindAdmin takes from admin for whom it asks. It comes before everything that goes by the address.

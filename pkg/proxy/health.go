@@ -6,6 +6,9 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"rackgateway/pkg/deployment"
+	"rackgateway/pkg/peer"
 )
 
 // Health has two faces: alive says that the process answers; ready says whether it can keep its promise,
@@ -30,6 +33,11 @@ func (p *Proxy) isHealth(w http.ResponseWriter, r *http.Request) bool {
 	case readyPath, rackProxyPrefix + "/health/ready":
 		status, checks := p.Ready()
 		writeHealth(w, status, checks)
+	case deployment.Path:
+		if !p.askedByAdmin(r, peer.Address(r, p.TrustedProxies)) {
+			return false // to everybody else there is no such path
+		}
+		p.tellDeployment(w, r)
 	default:
 		return false
 	}

@@ -126,6 +126,7 @@ func (w *password) try(ctx context.Context, p *Proxy) error {
 		return err
 	}
 	w.current.Store(&w.next)
+	p.recordStart(ctx, &w.next)
 	p.Log.Info("the rack has changed its password; RACK_TOKEN_NEXT is used from now on")
 	return nil
 }

@@ -16,6 +16,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,6 +57,13 @@ type Config struct {
 	Domain         string         // the gateway's public host name, for messages
 	AdminURL       *url.URL       // where browsers are sent; nil when there is none
 
+	// What admin's checklist asks about this process and cannot see from outside. All may be left out.
+	Version         string
+	RackVerified    string                                           // how the rack's certificate is verified: "authority", "pin", "authority and pin"; empty when it is not
+	RackCertificate func(context.Context) (*x509.Certificate, error) // which it shows now
+	ScrapedAt       func() (served bool, last time.Time)             // when metrics were last asked for; zero when never
+	Fingerprint     func(secret.Text) string                         // tells two passwords of the rack apart, and nothing about them
+
 	Log     *slog.Logger
 	Metrics *Metrics
 	Now     func() time.Time
@@ -80,6 +88,7 @@ type Proxy struct {
 	masking  maskingPool
 
 	rackHealth rackHealth
+	deployed   deployed
 	provider   atomic.Value // string: what the rack runs on, as it said last
 }
 
@@ -115,6 +124,7 @@ func (p *Proxy) Run(ctx context.Context) {
 	defer every.Stop()
 	seldom := time.NewTicker(5 * time.Minute)
 	defer seldom.Stop()
+	p.recordStart(ctx, p.password.current.Load())
 	p.learnProvider(ctx)
 	p.rackHealth.ask(ctx, p)
 	for {

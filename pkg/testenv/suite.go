@@ -176,14 +176,16 @@ func (s *Suite) build(ctx context.Context, into string) error {
 	return nil
 }
 
-// moduleRoot is the folder of go.mod, from wherever a test or program runs in the source.
+// moduleRoot is the folder of the product's go.mod, from wherever a test or program runs in the source: also from within
+// a module of its own below it.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && bytes.Contains(append([]byte("\n"), text...), []byte("\nmodule rackgateway\n")) {
 			return dir, nil
 		}
 		parent := filepath.Dir(dir)

@@ -39,6 +39,27 @@ func (e AppSettingSource) Valid() bool {
 	}
 }
 
+// Defines values for ChecklistLineStatus.
+const (
+	ChecklistLineStatusCannotTell ChecklistLineStatus = "cannot-tell"
+	ChecklistLineStatusFail       ChecklistLineStatus = "fail"
+	ChecklistLineStatusPass       ChecklistLineStatus = "pass"
+)
+
+// Valid indicates whether the value is a known member of the ChecklistLineStatus enum.
+func (e ChecklistLineStatus) Valid() bool {
+	switch e {
+	case ChecklistLineStatusCannotTell:
+		return true
+	case ChecklistLineStatusFail:
+		return true
+	case ChecklistLineStatusPass:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MeKind.
 const (
 	MeKindApi     MeKind = "api"
@@ -257,6 +278,37 @@ type Check struct {
 	Detail *string `json:"detail,omitempty"`
 	Ok     bool    `json:"ok"`
 }
+
+// Checklist defines model for Checklist.
+type Checklist struct {
+	CannotTell int             `json:"cannot_tell"`
+	ExaminedAt time.Time       `json:"examined_at"`
+	Failed     int             `json:"failed"`
+	Lines      []ChecklistLine `json:"lines"`
+	Passed     int             `json:"passed"`
+}
+
+// ChecklistLine defines model for ChecklistLine.
+type ChecklistLine struct {
+	// Detail What was seen, or why it could not be
+	Detail string `json:"detail"`
+
+	// Group What it is about
+	Group string `json:"group"`
+
+	// Id Stable, such as database-tls
+	Id string `json:"id"`
+
+	// Remedy What to do; empty when it passes
+	Remedy string              `json:"remedy"`
+	Status ChecklistLineStatus `json:"status"`
+
+	// Title What should be so
+	Title string `json:"title"`
+}
+
+// ChecklistLineStatus defines model for ChecklistLine.Status.
+type ChecklistLineStatus string
 
 // Event defines model for Event.
 type Event struct {
@@ -986,6 +1038,13 @@ type ClientInterface interface {
 	// Corresponds with GET /docs (the `GetDocs` operationId).
 	GetDocs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetDoctor The production checklist, line by line
+	//
+	// The same as `admin doctor` prints. An answer is given again for half a minute.
+	//
+	// Corresponds with GET /doctor (the `GetDoctor` operationId).
+	GetDoctor(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetHealth Whether the process answers
 	//
 	// Corresponds with GET /health (the `GetHealth` operationId).
@@ -1367,6 +1426,23 @@ func (c *Client) GetEvent(ctx context.Context, eventId EventId, reqEditors ...Re
 // Corresponds with GET /docs (the `GetDocs` operationId).
 func (c *Client) GetDocs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDocsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDoctor The production checklist, line by line
+//
+// The same as `admin doctor` prints. An answer is given again for half a minute.
+//
+// Corresponds with GET /doctor (the `GetDoctor` operationId).
+func (c *Client) GetDoctor(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDoctorRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -2538,6 +2614,33 @@ func NewGetDocsRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/docs")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDoctorRequest constructs an http.Request for the GetDoctor method
+func NewGetDoctorRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/doctor")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4419,6 +4522,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /docs (the `GetDocs` operationId).
 	GetDocsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDocsResponse, error)
 
+	// GetDoctorWithResponse The production checklist, line by line
+	//
+	// The same as `admin doctor` prints. An answer is given again for half a minute.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /doctor (the `GetDoctor` operationId).
+	GetDoctorWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDoctorResponse, error)
+
 	// GetHealthWithResponse Whether the process answers
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5055,6 +5167,54 @@ func (r GetDocsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetDocsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDoctorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Checklist
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDoctorResponse) GetJSON200() *Checklist {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetDoctorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDoctorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDoctorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDoctorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDoctorResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6764,6 +6924,21 @@ func (c *ClientWithResponses) GetDocsWithResponse(ctx context.Context, reqEditor
 	return ParseGetDocsResponse(rsp)
 }
 
+// GetDoctorWithResponse The production checklist, line by line
+//
+// The same as `admin doctor` prints. An answer is given again for half a minute.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /doctor (the `GetDoctor` operationId).
+func (c *ClientWithResponses) GetDoctorWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDoctorResponse, error) {
+	rsp, err := c.GetDoctor(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDoctorResponse(rsp)
+}
+
 // GetHealthWithResponse Whether the process answers
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7552,6 +7727,39 @@ func ParseGetDocsResponse(rsp *http.Response) (*GetDocsResponse, error) {
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDoctorResponse parses an HTTP response from a GetDoctorWithResponse call
+func ParseGetDoctorResponse(rsp *http.Response) (*GetDoctorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDoctorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Checklist
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
