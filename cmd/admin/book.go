@@ -18,6 +18,7 @@ import (
 type book struct {
 	sequencer *ledger.Sequencer
 	follower  *ledger.Follower
+	shown     *ledger.Book // as the API has it
 }
 
 // newBook wires the ledger.
@@ -26,13 +27,18 @@ func newBook(cfg *config.Admin, db *sqlx.DB, key audit.Key, keys seal.Keys, log 
 	if err != nil {
 		return nil, err
 	}
-	return &book{
+	b := &book{
 		sequencer: ledger.NewSequencer(ledger.SequencerConfig{
 			DB: db, Keys: signingKeys(cfg, keys), MACKey: key, MACKeys: macs[1:], Log: log,
 			Alerted: func(alert *ledger.Alert) { metrics.alerts.WithLabelValues(alert.Code).Add(float64(alert.Count)) },
 		}),
 		follower: ledger.NewFollower(db, log),
-	}, nil
+	}
+	b.shown = &ledger.Book{
+		DB: db, Key: key, Follower: b.follower, State: b.sequencer.State, RetentionDays: cfg.Ledger.RetentionDays,
+		StartVerification: func() {},
+	}
+	return b, nil
 }
 
 // start starts what runs beside requests.

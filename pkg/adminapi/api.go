@@ -23,6 +23,7 @@ import (
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/doctor"
+	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/seal"
 )
 
@@ -45,6 +46,8 @@ type Config struct {
 	ClientAddress func(*http.Request) netip.Addr
 	// Rack passes requests below /api/v1/rack on to the proxy; nil when there is none to pass them to.
 	Rack http.Handler
+	// Ledger is what the record is kept in.
+	Ledger *ledger.Book
 	// Ready are the checks of readiness beside the API's own, and Notes those that are told and do not count; both may
 	// be empty.
 	Ready map[string]CheckFunc
@@ -75,6 +78,8 @@ type API struct {
 	ready      readiness
 	checklist  checklist
 	draining   atomic.Bool
+	stopping   chan struct{} // closed when the process is being stopped
+	tails      tails
 }
 
 // New makes the API. An error is a defect of the document.
@@ -90,7 +95,7 @@ func New(config Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &API{Config: config, document: document, flood: newFloodgate()}
+	a := &API{Config: config, document: document, flood: newFloodgate(), stopping: make(chan struct{})}
 	if a.docs, err = renderDocs(document); err != nil {
 		return nil, err
 	}
@@ -178,8 +183,13 @@ func (a *API) Run(ctx context.Context) error {
 	}
 }
 
-// StopBeingReady has readiness say that this process is being stopped.
-func (a *API) StopBeingReady() { a.draining.Store(true) }
+// StopBeingReady has readiness say that this process is being stopped, and ends streams, whose readers come back to
+// another.
+func (a *API) StopBeingReady() {
+	if a.draining.CompareAndSwap(false, true) {
+		close(a.stopping)
+	}
+}
 
 func (a *API) noRoute(_ http.ResponseWriter, r *http.Request) {
 	a.exchangeOf(r).answer(&problem{Status: http.StatusNotFound, Code: "no-such-path",

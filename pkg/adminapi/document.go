@@ -63,6 +63,17 @@ type operation struct {
 // changes reports whether the operation may change something.
 func (o *operation) changes() bool { return o.Method != http.MethodGet }
 
+// streams reports whether the answer goes on for as long as somebody reads it.
+func (o *operation) streams() bool {
+	for kind := range o.Responses["200"].Content {
+		switch kind {
+		case "text/event-stream", "application/jsonl", "text/csv":
+			return true
+		}
+	}
+	return false
+}
+
 type parameter struct {
 	Ref         string  `yaml:"$ref"`
 	Name        string  `yaml:"name"`

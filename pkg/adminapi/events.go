@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rackgateway/pkg/audit"
+	"rackgateway/pkg/ledger"
 )
 
 func eventOf(e *audit.Event) Event {
@@ -23,6 +24,20 @@ func eventOf(e *audit.Event) Event {
 	return out
 }
 
+// places adds to events their places in the ledger.
+func (a *API) places(ctx context.Context, events []*audit.Event, out []Event) error {
+	places, err := ledger.Places(ctx, a.DB, events)
+	if err != nil {
+		return err
+	}
+	for i, e := range events {
+		if index, ok := places[e.ID]; ok {
+			out[i].LeafIndex = &index
+		}
+	}
+	return nil
+}
+
 // events reads a page of the record.
 func (a *API) events(ctx context.Context, filter audit.Filter) (EventPage, error) {
 	events, cursor, err := audit.List(ctx, a.DB, filter)
@@ -33,12 +48,15 @@ func (a *API) events(ctx context.Context, filter audit.Filter) (EventPage, error
 	for i, e := range events {
 		out.Items[i] = eventOf(e)
 	}
-	return out, nil
+	return out, a.places(ctx, events, out.Items)
 }
 
 // ListEvents lists the record. That it was read, and what was looked for, is in the record before anything is shown.
 func (a operations) ListEvents(ctx context.Context, in ListEventsRequestObject) (ListEventsResponseObject, error) {
 	p := in.Params
+	if p.Q != nil {
+		return a.searchEvents(ctx, p)
+	}
 	filter := audit.Filter{
 		Actor: text(p.Actor), App: text(p.App), Decision: audit.Decision(text(p.Decision)),
 		Phase: audit.Phase(text(p.Phase)), Kind: audit.Kind(text(p.Kind)), ByHand: p.Kind == nil,
@@ -90,5 +108,9 @@ func (a operations) GetEvent(ctx context.Context, in GetEventRequestObject) (Get
 	case err != nil:
 		return nil, err
 	}
-	return GetEvent200JSONResponse(eventOf(event)), nil
+	out := []Event{eventOf(event)}
+	if err := a.places(ctx, []*audit.Event{event}, out); err != nil {
+		return nil, err
+	}
+	return GetEvent200JSONResponse(out[0]), nil
 }

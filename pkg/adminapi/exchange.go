@@ -90,7 +90,9 @@ func (a *API) operation(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), a.MaxWait)
 		defer cancel()
-		r = r.WithContext(ctx)
+		if !x.op.streams() {
+			r = r.WithContext(ctx)
+		}
 		x.r = r
 		// A body that trickles in is not waited for any longer than all else. What cannot have a deadline is a recorder
 		// in a test.

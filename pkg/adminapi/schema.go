@@ -260,6 +260,10 @@ func (s *schema) fitsString(text string) *unfit {
 		if _, err := uuid.Parse(text); err != nil || len(text) != 36 {
 			return &unfit{what: "must be an id, such as 0190b4a0-7a3c-7c1e-9d6f-3b5a1c2d4e5f"}
 		}
+	case "date":
+		if at, err := time.Parse(time.DateOnly, text); err != nil || at.Year() < 1 {
+			return &unfit{what: "must be a date, such as 2026-11-23"}
+		}
 	case "date-time":
 		// Beyond year 1 lies what PostgreSQL and RFC 3339 spell differently.
 		if at, err := time.Parse(time.RFC3339, text); err != nil || at.UTC().Year() < 1 || at.UTC().Year() > 9999 {

@@ -168,6 +168,24 @@ func (e TokenState) Valid() bool {
 	}
 }
 
+// Defines values for VerificationWhat.
+const (
+	VerificationWhatBucket   VerificationWhat = "bucket"
+	VerificationWhatDatabase VerificationWhat = "database"
+)
+
+// Valid indicates whether the value is a known member of the VerificationWhat enum.
+func (e VerificationWhat) Valid() bool {
+	switch e {
+	case VerificationWhatBucket:
+		return true
+	case VerificationWhatDatabase:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListEventsParamsDecision.
 const (
 	ListEventsParamsDecisionAllow     ListEventsParamsDecision = "allow"
@@ -246,6 +264,40 @@ func (e ListEventsParamsKind) Valid() bool {
 	}
 }
 
+// Defines values for ExportEventsParamsFormat.
+const (
+	ExportEventsParamsFormatCsv   ExportEventsParamsFormat = "csv"
+	ExportEventsParamsFormatJsonl ExportEventsParamsFormat = "jsonl"
+)
+
+// Valid indicates whether the value is a known member of the ExportEventsParamsFormat enum.
+func (e ExportEventsParamsFormat) Valid() bool {
+	switch e {
+	case ExportEventsParamsFormatCsv:
+		return true
+	case ExportEventsParamsFormatJsonl:
+		return true
+	default:
+		return false
+	}
+}
+
+// Anchor defines model for Anchor.
+type Anchor struct {
+	AnchoredAt *time.Time `json:"anchored_at,omitempty"`
+
+	// Chain Bucket and prefix
+	Chain        string     `json:"chain"`
+	CheckpointAt *time.Time `json:"checkpoint_at,omitempty"`
+
+	// CheckpointSize Leaves under the newest checkpoint there
+	CheckpointSize int64 `json:"checkpoint_size"`
+
+	// Size Leaves whose events are in the bucket
+	Size    int64   `json:"size"`
+	Trouble *string `json:"trouble,omitempty"`
+}
+
 // AppSetting defines model for AppSetting.
 type AppSetting struct {
 	App string `json:"app"`
@@ -310,6 +362,15 @@ type ChecklistLine struct {
 // ChecklistLineStatus defines model for ChecklistLine.Status.
 type ChecklistLineStatus string
 
+// Consistency defines model for Consistency.
+type Consistency struct {
+	Checkpoint string   `json:"checkpoint"`
+	From       int64    `json:"from"`
+	Path       []string `json:"path"`
+	Root       string   `json:"root"`
+	Size       int64    `json:"size"`
+}
+
 // Event defines model for Event.
 type Event struct {
 	Action     string  `json:"action"`
@@ -321,9 +382,12 @@ type Event struct {
 	Decision   string  `json:"decision"`
 
 	// Detail Everything else
-	Detail     json.RawMessage    `json:"detail"`
-	Id         openapi_types.UUID `json:"id"`
-	Kind       string             `json:"kind"`
+	Detail json.RawMessage    `json:"detail"`
+	Id     openapi_types.UUID `json:"id"`
+	Kind   string             `json:"kind"`
+
+	// LeafIndex Its place in the ledger; absent for the moment until it has one
+	LeafIndex  *int64             `json:"leaf_index,omitempty"`
 	OccurredAt time.Time          `json:"occurred_at"`
 	Phase      string             `json:"phase"`
 	RequestId  openapi_types.UUID `json:"request_id"`
@@ -335,6 +399,9 @@ type Event struct {
 type EventPage struct {
 	Items []Event `json:"items"`
 	Next  *string `json:"next,omitempty"`
+
+	// SearchedTo How far back the search has looked, when it ended before its page was full; next goes on
+	SearchedTo *time.Time `json:"searched_to,omitempty"`
 }
 
 // Health defines model for Health.
@@ -343,11 +410,56 @@ type Health struct {
 	Status string           `json:"status"`
 }
 
+// Hold defines model for Hold.
+type Hold struct {
+	Id       openapi_types.UUID `json:"id"`
+	LiftedAt *time.Time         `json:"lifted_at,omitempty"`
+	PlacedAt time.Time          `json:"placed_at"`
+	PlacedBy string             `json:"placed_by"`
+	Reason   string             `json:"reason"`
+	Since    openapi_types.Date `json:"since"`
+	Until    openapi_types.Date `json:"until"`
+}
+
+// HoldList defines model for HoldList.
+type HoldList struct {
+	Items []Hold `json:"items"`
+}
+
 // IssuedToken defines model for IssuedToken.
 type IssuedToken struct {
 	// Secret The token's text. It is shown this once; what is kept is its hash.
 	Secret string `json:"secret"`
 	Token  Token  `json:"token"`
+}
+
+// Ledger defines model for Ledger.
+type Ledger struct {
+	Anchor        *Anchor   `json:"anchor,omitempty"`
+	Checkpoint    *string   `json:"checkpoint,omitempty"`
+	DroppedMonths *[]string `json:"dropped_months,omitempty"`
+	Origin        string    `json:"origin"`
+
+	// PublicKeys The newest last
+	PublicKeys []string `json:"public_keys"`
+	Push       *Push    `json:"push,omitempty"`
+
+	// RetentionDays Absent when events are kept for ever
+	RetentionDays *int       `json:"retention_days,omitempty"`
+	Root          *string    `json:"root,omitempty"`
+	SignedAt      *time.Time `json:"signed_at,omitempty"`
+
+	// Size Leaves
+	Size int64 `json:"size"`
+
+	// Trouble Why nothing is signed, in a sentence
+	Trouble *string `json:"trouble,omitempty"`
+
+	// Verifications The last of each sort
+	Verifications []Verification `json:"verifications"`
+
+	// WaitingSeconds Age of the oldest event without a place; 0 when there is none worth telling
+	WaitingSeconds int `json:"waiting_seconds"`
 }
 
 // Me defines model for Me.
@@ -378,6 +490,17 @@ type NewDevice struct {
 	// Headless A device without a browser
 	Headless *bool  `json:"headless,omitempty"`
 	Name     string `json:"name"`
+}
+
+// NewHold defines model for NewHold.
+type NewHold struct {
+	Reason string `json:"reason"`
+
+	// Since First day held (UTC)
+	Since openapi_types.Date `json:"since"`
+
+	// Until Last day held (UTC)
+	Until openapi_types.Date `json:"until"`
 }
 
 // NewRole defines model for NewRole.
@@ -435,6 +558,60 @@ type Problem struct {
 
 	// Type A page that explains the code
 	Type string `json:"type"`
+}
+
+// Proof Checked with a public key alone.
+type Proof struct {
+	// AnchoredAt When the event was found in the bucket; absent when it is not there yet
+	AnchoredAt *time.Time `json:"anchored_at,omitempty"`
+
+	// Checkpoint Signed note (C2SP tlog-checkpoint)
+	Checkpoint string `json:"checkpoint"`
+
+	// Event Canonical bytes of the event
+	Event string `json:"event"`
+
+	// Format rack-gateway-proof/v1
+	Format    string `json:"format"`
+	LeafIndex int64  `json:"leaf_index"`
+
+	// Path Hashes from the leaf's sibling to the top (RFC 6962 section 2.1.1), in base64
+	Path []string `json:"path"`
+
+	// SignedAt When the checkpoint was signed
+	SignedAt *time.Time `json:"signed_at,omitempty"`
+}
+
+// ProofToCheck defines model for ProofToCheck.
+type ProofToCheck struct {
+	// Proof The proof, as proveEvent and admin audit prove give it, as text
+	Proof      string    `json:"proof"`
+	PublicKeys *[]string `json:"public_keys,omitempty"`
+}
+
+// ProofVerdict defines model for ProofVerdict.
+type ProofVerdict struct {
+	LeafIndex *int64  `json:"leaf_index,omitempty"`
+	Origin    *string `json:"origin,omitempty"`
+
+	// Reason Why it is not, in a sentence
+	Reason *string `json:"reason,omitempty"`
+
+	// Size Leaves under the checkpoint
+	Size  *int64 `json:"size,omitempty"`
+	Sound bool   `json:"sound"`
+}
+
+// Push defines model for Push.
+type Push struct {
+	// Behind Leaves that wait
+	Behind  int64     `json:"behind"`
+	MovedAt time.Time `json:"moved_at"`
+
+	// Next The next leaf that is to be pushed
+	Next    int64   `json:"next"`
+	Trouble *string `json:"trouble,omitempty"`
+	Url     string  `json:"url"`
 }
 
 // Reason defines model for Reason.
@@ -619,8 +796,28 @@ type UserPage struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// Verification defines model for Verification.
+type Verification struct {
+	Report     json.RawMessage  `json:"report"`
+	Size       int64            `json:"size"`
+	Sound      bool             `json:"sound"`
+	VerifiedAt time.Time        `json:"verified_at"`
+	What       VerificationWhat `json:"what"`
+}
+
+// VerificationWhat defines model for Verification.What.
+type VerificationWhat string
+
+// VerificationList defines model for VerificationList.
+type VerificationList struct {
+	Items []Verification `json:"items"`
+}
+
 // AppName defines model for AppName.
 type AppName = string
+
+// AuditQuery defines model for AuditQuery.
+type AuditQuery = string
 
 // Cursor defines model for Cursor.
 type Cursor = string
@@ -673,6 +870,24 @@ type GetAppSettingHistoryParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// StartAnchorParams defines parameters for StartAnchor.
+type StartAnchorParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// CheckProofParams defines parameters for CheckProof.
+type CheckProofParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetConsistencyParams defines parameters for GetConsistency.
+type GetConsistencyParams struct {
+	// From Size of the earlier checkpoint
+	From *int64 `form:"from,omitempty" json:"from,omitempty"`
+}
+
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
 	// Cursor Where the page before ended
@@ -693,6 +908,9 @@ type ListEventsParams struct {
 	Since     *time.Time            `form:"since,omitempty" json:"since,omitempty"`
 	Until     *time.Time            `form:"until,omitempty" json:"until,omitempty"`
 	RequestId *openapi_types.UUID   `form:"request_id,omitempty" json:"request_id,omitempty"`
+
+	// Q A search, as listEvents explains it
+	Q *AuditQuery `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // ListEventsParamsDecision defines parameters for ListEvents.
@@ -703,6 +921,49 @@ type ListEventsParamsPhase string
 
 // ListEventsParamsKind defines parameters for ListEvents.
 type ListEventsParamsKind string
+
+// ExportEventsParams defines parameters for ExportEvents.
+type ExportEventsParams struct {
+	// Q A search, as listEvents explains it
+	Q      *AuditQuery               `form:"q,omitempty" json:"q,omitempty"`
+	Format *ExportEventsParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Proofs Whether each event has its proof
+	Proofs *bool `form:"proofs,omitempty" json:"proofs,omitempty"`
+}
+
+// ExportEventsParamsFormat defines parameters for ExportEvents.
+type ExportEventsParamsFormat string
+
+// PlaceHoldParams defines parameters for PlaceHold.
+type PlaceHoldParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// LiftHoldParams defines parameters for LiftHold.
+type LiftHoldParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// TailEventsParams defines parameters for TailEvents.
+type TailEventsParams struct {
+	// Q A search, as listEvents explains it
+	Q *AuditQuery `form:"q,omitempty" json:"q,omitempty"`
+
+	// After Begins behind this place in the ledger; without it, with what is new
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// LastEventID The same, as browsers send it
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
+// StartVerificationParams defines parameters for StartVerification.
+type StartVerificationParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
 
 // ListMyDevicesParams defines parameters for ListMyDevices.
 type ListMyDevicesParams struct {
@@ -888,6 +1149,12 @@ type UnlockUserParams struct {
 // SetAppSettingJSONRequestBody defines body for SetAppSetting for application/json ContentType.
 type SetAppSettingJSONRequestBody = SettingValue
 
+// CheckProofJSONRequestBody defines body for CheckProof for application/json ContentType.
+type CheckProofJSONRequestBody = ProofToCheck
+
+// PlaceHoldJSONRequestBody defines body for PlaceHold for application/json ContentType.
+type PlaceHoldJSONRequestBody = NewHold
+
 // CreateMyDeviceJSONRequestBody defines body for CreateMyDevice for application/json ContentType.
 type CreateMyDeviceJSONRequestBody = NewDevice
 
@@ -932,12 +1199,51 @@ type ServerInterface interface {
 	// GetAppSettingHistory Who changed a setting for an app, when, from what to what
 	// (GET /apps/{appName}/settings/{settingKey}/history)
 	GetAppSettingHistory(w http.ResponseWriter, r *http.Request, appName AppName, settingKey SettingKey, params GetAppSettingHistoryParams)
+	// StartAnchor Copy the ledger to its bucket now
+	// (POST /audit/anchors)
+	StartAnchor(w http.ResponseWriter, r *http.Request, params StartAnchorParams)
+	// CheckProof Check a proof
+	// (POST /audit/check)
+	CheckProof(w http.ResponseWriter, r *http.Request, params CheckProofParams)
+	// GetCheckpoint The newest signed checkpoint, as a signed note
+	// (GET /audit/checkpoint)
+	GetCheckpoint(w http.ResponseWriter, r *http.Request)
+	// GetConsistency The proof that the newest checkpoint extends an earlier one
+	// (GET /audit/consistency)
+	GetConsistency(w http.ResponseWriter, r *http.Request, params GetConsistencyParams)
 	// ListEvents Events, newest first
 	// (GET /audit/events)
 	ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams)
 	// GetEvent One event
 	// (GET /audit/events/{eventId})
 	GetEvent(w http.ResponseWriter, r *http.Request, eventId EventId)
+	// ProveEvent The proof that an event is in the ledger
+	// (GET /audit/events/{eventId}/proof)
+	ProveEvent(w http.ResponseWriter, r *http.Request, eventId EventId)
+	// ExportEvents All events that a search finds, in the order of the ledger, with checkpoint and proofs
+	// (GET /audit/export)
+	ExportEvents(w http.ResponseWriter, r *http.Request, params ExportEventsParams)
+	// ListHolds Legal holds
+	// (GET /audit/holds)
+	ListHolds(w http.ResponseWriter, r *http.Request)
+	// PlaceHold Keep retention from dropping the events of a time
+	// (POST /audit/holds)
+	PlaceHold(w http.ResponseWriter, r *http.Request, params PlaceHoldParams)
+	// LiftHold Lift a legal hold
+	// (DELETE /audit/holds/{holdId})
+	LiftHold(w http.ResponseWriter, r *http.Request, holdId openapi_types.UUID, params LiftHoldParams)
+	// GetLedger How the ledger does, its checkpoint and public keys, its copies and when it was verified
+	// (GET /audit/ledger)
+	GetLedger(w http.ResponseWriter, r *http.Request)
+	// TailEvents Events as they get their place in the ledger, as Server-Sent Events
+	// (GET /audit/tail)
+	TailEvents(w http.ResponseWriter, r *http.Request, params TailEventsParams)
+	// ListVerifications What the gateway found when it verified itself, newest first
+	// (GET /audit/verifications)
+	ListVerifications(w http.ResponseWriter, r *http.Request)
+	// StartVerification Verify the database, and the bucket where there is one, now
+	// (POST /audit/verifications)
+	StartVerification(w http.ResponseWriter, r *http.Request, params StartVerificationParams)
 	// GetDocs This document, as a page to read
 	// (GET /docs)
 	GetDocs(w http.ResponseWriter, r *http.Request)
@@ -1265,6 +1571,135 @@ func (siw *ServerInterfaceWrapper) GetAppSettingHistory(w http.ResponseWriter, r
 	handler.ServeHTTP(w, r)
 }
 
+// StartAnchor operation middleware
+func (siw *ServerInterfaceWrapper) StartAnchor(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params StartAnchorParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StartAnchor(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckProof operation middleware
+func (siw *ServerInterfaceWrapper) CheckProof(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CheckProofParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckProof(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetCheckpoint operation middleware
+func (siw *ServerInterfaceWrapper) GetCheckpoint(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetCheckpoint(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetConsistency operation middleware
+func (siw *ServerInterfaceWrapper) GetConsistency(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetConsistencyParams
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetConsistency(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListEvents operation middleware
 func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Request) {
 
@@ -1417,6 +1852,19 @@ func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Req
 		return
 	}
 
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", r.URL.Query(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "q"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "q", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListEvents(w, r, params)
 	}))
@@ -1445,6 +1893,332 @@ func (siw *ServerInterfaceWrapper) GetEvent(w http.ResponseWriter, r *http.Reque
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetEvent(w, r, eventId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ProveEvent operation middleware
+func (siw *ServerInterfaceWrapper) ProveEvent(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "eventId" -------------
+	var eventId EventId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "eventId", mux.Vars(r)["eventId"], &eventId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "eventId", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ProveEvent(w, r, eventId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExportEvents operation middleware
+func (siw *ServerInterfaceWrapper) ExportEvents(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportEventsParams
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", r.URL.Query(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "q"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "q", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", r.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "format"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "format", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "proofs" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "proofs", r.URL.Query(), &params.Proofs, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "proofs"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "proofs", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportEvents(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListHolds operation middleware
+func (siw *ServerInterfaceWrapper) ListHolds(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListHolds(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PlaceHold operation middleware
+func (siw *ServerInterfaceWrapper) PlaceHold(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PlaceHoldParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PlaceHold(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// LiftHold operation middleware
+func (siw *ServerInterfaceWrapper) LiftHold(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "holdId" -------------
+	var holdId openapi_types.UUID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "holdId", mux.Vars(r)["holdId"], &holdId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "holdId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params LiftHoldParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.LiftHold(w, r, holdId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetLedger operation middleware
+func (siw *ServerInterfaceWrapper) GetLedger(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLedger(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// TailEvents operation middleware
+func (siw *ServerInterfaceWrapper) TailEvents(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params TailEventsParams
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", r.URL.Query(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "q"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "q", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", r.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "after"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "after", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Last-Event-ID" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Last-Event-ID")]; found {
+		var LastEventID string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Last-Event-ID", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Last-Event-ID", valueList[0], &LastEventID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Last-Event-ID", Err: err})
+			return
+		}
+
+		params.LastEventID = &LastEventID
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.TailEvents(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListVerifications operation middleware
+func (siw *ServerInterfaceWrapper) ListVerifications(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListVerifications(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StartVerification operation middleware
+func (siw *ServerInterfaceWrapper) StartVerification(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params StartVerificationParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StartVerification(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3085,6 +3859,32 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/audit/events/{eventId}", wrapper.GetEvent).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/audit/events/{eventId}/proof", wrapper.ProveEvent).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/tail", wrapper.TailEvents).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/export", wrapper.ExportEvents).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/ledger", wrapper.GetLedger).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/checkpoint", wrapper.GetCheckpoint).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/consistency", wrapper.GetConsistency).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/check", wrapper.CheckProof).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/audit/verifications", wrapper.ListVerifications).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/verifications", wrapper.StartVerification).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/audit/anchors", wrapper.StartAnchor).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/audit/holds", wrapper.ListHolds).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/audit/holds", wrapper.PlaceHold).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/audit/holds/{holdId}", wrapper.LiftHold).Methods(http.MethodDelete)
+
 	r.HandleFunc(options.BaseURL+"/health", wrapper.GetHealth).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/health/ready", wrapper.GetReady).Methods(http.MethodGet)
@@ -3263,6 +4063,153 @@ func (response GetAppSettingHistorydefaultApplicationProblemPlusJSONResponse) Vi
 	return err
 }
 
+type StartAnchorRequestObject struct {
+	Params StartAnchorParams
+}
+
+type StartAnchorResponseObject interface {
+	VisitStartAnchorResponse(w http.ResponseWriter) error
+}
+
+type StartAnchor202Response struct {
+}
+
+func (response StartAnchor202Response) VisitStartAnchorResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type StartAnchordefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response StartAnchordefaultApplicationProblemPlusJSONResponse) VisitStartAnchorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckProofRequestObject struct {
+	Params CheckProofParams
+	Body   *CheckProofJSONRequestBody
+}
+
+type CheckProofResponseObject interface {
+	VisitCheckProofResponse(w http.ResponseWriter) error
+}
+
+type CheckProof200JSONResponse ProofVerdict
+
+func (response CheckProof200JSONResponse) VisitCheckProofResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckProofdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CheckProofdefaultApplicationProblemPlusJSONResponse) VisitCheckProofResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetCheckpointRequestObject struct {
+}
+
+type GetCheckpointResponseObject interface {
+	VisitGetCheckpointResponse(w http.ResponseWriter) error
+}
+
+type GetCheckpoint200TextResponse string
+
+func (response GetCheckpoint200TextResponse) VisitGetCheckpointResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/plain")
+	w.WriteHeader(200)
+
+	_, err := w.Write([]byte(fmt.Sprint(response)))
+	return err
+}
+
+type GetCheckpointdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetCheckpointdefaultApplicationProblemPlusJSONResponse) VisitGetCheckpointResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetConsistencyRequestObject struct {
+	Params GetConsistencyParams
+}
+
+type GetConsistencyResponseObject interface {
+	VisitGetConsistencyResponse(w http.ResponseWriter) error
+}
+
+type GetConsistency200JSONResponse Consistency
+
+func (response GetConsistency200JSONResponse) VisitGetConsistencyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetConsistencydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetConsistencydefaultApplicationProblemPlusJSONResponse) VisitGetConsistencyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListEventsRequestObject struct {
 	Params ListEventsParams
 }
@@ -3330,6 +4277,422 @@ type GetEventdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetEventdefaultApplicationProblemPlusJSONResponse) VisitGetEventResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ProveEventRequestObject struct {
+	EventId EventId `json:"eventId"`
+}
+
+type ProveEventResponseObject interface {
+	VisitProveEventResponse(w http.ResponseWriter) error
+}
+
+type ProveEvent200JSONResponse Proof
+
+func (response ProveEvent200JSONResponse) VisitProveEventResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ProveEventdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ProveEventdefaultApplicationProblemPlusJSONResponse) VisitProveEventResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExportEventsRequestObject struct {
+	Params ExportEventsParams
+}
+
+type ExportEventsResponseObject interface {
+	VisitExportEventsResponse(w http.ResponseWriter) error
+}
+
+type ExportEvents200ApplicationjsonlResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportEvents200ApplicationjsonlResponse) VisitExportEventsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/jsonl")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type ExportEvents200TextcsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportEvents200TextcsvResponse) VisitExportEventsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ExportEventsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ExportEventsdefaultApplicationProblemPlusJSONResponse) VisitExportEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListHoldsRequestObject struct {
+}
+
+type ListHoldsResponseObject interface {
+	VisitListHoldsResponse(w http.ResponseWriter) error
+}
+
+type ListHolds200JSONResponse HoldList
+
+func (response ListHolds200JSONResponse) VisitListHoldsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListHoldsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListHoldsdefaultApplicationProblemPlusJSONResponse) VisitListHoldsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PlaceHoldRequestObject struct {
+	Params PlaceHoldParams
+	Body   *PlaceHoldJSONRequestBody
+}
+
+type PlaceHoldResponseObject interface {
+	VisitPlaceHoldResponse(w http.ResponseWriter) error
+}
+
+type PlaceHold201JSONResponse Hold
+
+func (response PlaceHold201JSONResponse) VisitPlaceHoldResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PlaceHolddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PlaceHolddefaultApplicationProblemPlusJSONResponse) VisitPlaceHoldResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type LiftHoldRequestObject struct {
+	HoldId openapi_types.UUID `json:"holdId"`
+	Params LiftHoldParams
+}
+
+type LiftHoldResponseObject interface {
+	VisitLiftHoldResponse(w http.ResponseWriter) error
+}
+
+type LiftHold204Response struct {
+}
+
+func (response LiftHold204Response) VisitLiftHoldResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type LiftHolddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response LiftHolddefaultApplicationProblemPlusJSONResponse) VisitLiftHoldResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLedgerRequestObject struct {
+}
+
+type GetLedgerResponseObject interface {
+	VisitGetLedgerResponse(w http.ResponseWriter) error
+}
+
+type GetLedger200JSONResponse Ledger
+
+func (response GetLedger200JSONResponse) VisitGetLedgerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLedgerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetLedgerdefaultApplicationProblemPlusJSONResponse) VisitGetLedgerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TailEventsRequestObject struct {
+	Params TailEventsParams
+}
+
+type TailEventsResponseObject interface {
+	VisitTailEventsResponse(w http.ResponseWriter) error
+}
+
+type TailEvents200TexteventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response TailEvents200TexteventStreamResponse) VisitTailEventsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type TailEventsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TailEventsdefaultApplicationProblemPlusJSONResponse) VisitTailEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListVerificationsRequestObject struct {
+}
+
+type ListVerificationsResponseObject interface {
+	VisitListVerificationsResponse(w http.ResponseWriter) error
+}
+
+type ListVerifications200JSONResponse VerificationList
+
+func (response ListVerifications200JSONResponse) VisitListVerificationsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListVerificationsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListVerificationsdefaultApplicationProblemPlusJSONResponse) VisitListVerificationsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartVerificationRequestObject struct {
+	Params StartVerificationParams
+}
+
+type StartVerificationResponseObject interface {
+	VisitStartVerificationResponse(w http.ResponseWriter) error
+}
+
+type StartVerification202Response struct {
+}
+
+func (response StartVerification202Response) VisitStartVerificationResponse(w http.ResponseWriter) error {
+	w.WriteHeader(202)
+	return nil
+}
+
+type StartVerificationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response StartVerificationdefaultApplicationProblemPlusJSONResponse) VisitStartVerificationResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4759,12 +6122,51 @@ type StrictServerInterface interface {
 	// GetAppSettingHistory Who changed a setting for an app, when, from what to what
 	// (GET /apps/{appName}/settings/{settingKey}/history)
 	GetAppSettingHistory(ctx context.Context, request GetAppSettingHistoryRequestObject) (GetAppSettingHistoryResponseObject, error)
+	// StartAnchor Copy the ledger to its bucket now
+	// (POST /audit/anchors)
+	StartAnchor(ctx context.Context, request StartAnchorRequestObject) (StartAnchorResponseObject, error)
+	// CheckProof Check a proof
+	// (POST /audit/check)
+	CheckProof(ctx context.Context, request CheckProofRequestObject) (CheckProofResponseObject, error)
+	// GetCheckpoint The newest signed checkpoint, as a signed note
+	// (GET /audit/checkpoint)
+	GetCheckpoint(ctx context.Context, request GetCheckpointRequestObject) (GetCheckpointResponseObject, error)
+	// GetConsistency The proof that the newest checkpoint extends an earlier one
+	// (GET /audit/consistency)
+	GetConsistency(ctx context.Context, request GetConsistencyRequestObject) (GetConsistencyResponseObject, error)
 	// ListEvents Events, newest first
 	// (GET /audit/events)
 	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
 	// GetEvent One event
 	// (GET /audit/events/{eventId})
 	GetEvent(ctx context.Context, request GetEventRequestObject) (GetEventResponseObject, error)
+	// ProveEvent The proof that an event is in the ledger
+	// (GET /audit/events/{eventId}/proof)
+	ProveEvent(ctx context.Context, request ProveEventRequestObject) (ProveEventResponseObject, error)
+	// ExportEvents All events that a search finds, in the order of the ledger, with checkpoint and proofs
+	// (GET /audit/export)
+	ExportEvents(ctx context.Context, request ExportEventsRequestObject) (ExportEventsResponseObject, error)
+	// ListHolds Legal holds
+	// (GET /audit/holds)
+	ListHolds(ctx context.Context, request ListHoldsRequestObject) (ListHoldsResponseObject, error)
+	// PlaceHold Keep retention from dropping the events of a time
+	// (POST /audit/holds)
+	PlaceHold(ctx context.Context, request PlaceHoldRequestObject) (PlaceHoldResponseObject, error)
+	// LiftHold Lift a legal hold
+	// (DELETE /audit/holds/{holdId})
+	LiftHold(ctx context.Context, request LiftHoldRequestObject) (LiftHoldResponseObject, error)
+	// GetLedger How the ledger does, its checkpoint and public keys, its copies and when it was verified
+	// (GET /audit/ledger)
+	GetLedger(ctx context.Context, request GetLedgerRequestObject) (GetLedgerResponseObject, error)
+	// TailEvents Events as they get their place in the ledger, as Server-Sent Events
+	// (GET /audit/tail)
+	TailEvents(ctx context.Context, request TailEventsRequestObject) (TailEventsResponseObject, error)
+	// ListVerifications What the gateway found when it verified itself, newest first
+	// (GET /audit/verifications)
+	ListVerifications(ctx context.Context, request ListVerificationsRequestObject) (ListVerificationsResponseObject, error)
+	// StartVerification Verify the database, and the bucket where there is one, now
+	// (POST /audit/verifications)
+	StartVerification(ctx context.Context, request StartVerificationRequestObject) (StartVerificationResponseObject, error)
 	// GetDocs This document, as a page to read
 	// (GET /docs)
 	GetDocs(ctx context.Context, request GetDocsRequestObject) (GetDocsResponseObject, error)
@@ -5031,6 +6433,115 @@ func (sh *strictHandler) GetAppSettingHistory(w http.ResponseWriter, r *http.Req
 	}
 }
 
+// StartAnchor operation middleware
+func (sh *strictHandler) StartAnchor(w http.ResponseWriter, r *http.Request, params StartAnchorParams) {
+	var request StartAnchorRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StartAnchor(ctx, request.(StartAnchorRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StartAnchor")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StartAnchorResponseObject); ok {
+		if err := validResponse.VisitStartAnchorResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CheckProof operation middleware
+func (sh *strictHandler) CheckProof(w http.ResponseWriter, r *http.Request, params CheckProofParams) {
+	var request CheckProofRequestObject
+
+	request.Params = params
+
+	var body CheckProofJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckProof(ctx, request.(CheckProofRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckProof")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CheckProofResponseObject); ok {
+		if err := validResponse.VisitCheckProofResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetCheckpoint operation middleware
+func (sh *strictHandler) GetCheckpoint(w http.ResponseWriter, r *http.Request) {
+	var request GetCheckpointRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetCheckpoint(ctx, request.(GetCheckpointRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetCheckpoint")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetCheckpointResponseObject); ok {
+		if err := validResponse.VisitGetCheckpointResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetConsistency operation middleware
+func (sh *strictHandler) GetConsistency(w http.ResponseWriter, r *http.Request, params GetConsistencyParams) {
+	var request GetConsistencyRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetConsistency(ctx, request.(GetConsistencyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetConsistency")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetConsistencyResponseObject); ok {
+		if err := validResponse.VisitGetConsistencyResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListEvents operation middleware
 func (sh *strictHandler) ListEvents(w http.ResponseWriter, r *http.Request, params ListEventsParams) {
 	var request ListEventsRequestObject
@@ -5076,6 +6587,242 @@ func (sh *strictHandler) GetEvent(w http.ResponseWriter, r *http.Request, eventI
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetEventResponseObject); ok {
 		if err := validResponse.VisitGetEventResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ProveEvent operation middleware
+func (sh *strictHandler) ProveEvent(w http.ResponseWriter, r *http.Request, eventId EventId) {
+	var request ProveEventRequestObject
+
+	request.EventId = eventId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ProveEvent(ctx, request.(ProveEventRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ProveEvent")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ProveEventResponseObject); ok {
+		if err := validResponse.VisitProveEventResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ExportEvents operation middleware
+func (sh *strictHandler) ExportEvents(w http.ResponseWriter, r *http.Request, params ExportEventsParams) {
+	var request ExportEventsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportEvents(ctx, request.(ExportEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportEvents")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExportEventsResponseObject); ok {
+		if err := validResponse.VisitExportEventsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListHolds operation middleware
+func (sh *strictHandler) ListHolds(w http.ResponseWriter, r *http.Request) {
+	var request ListHoldsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListHolds(ctx, request.(ListHoldsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListHolds")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListHoldsResponseObject); ok {
+		if err := validResponse.VisitListHoldsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PlaceHold operation middleware
+func (sh *strictHandler) PlaceHold(w http.ResponseWriter, r *http.Request, params PlaceHoldParams) {
+	var request PlaceHoldRequestObject
+
+	request.Params = params
+
+	var body PlaceHoldJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PlaceHold(ctx, request.(PlaceHoldRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PlaceHold")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PlaceHoldResponseObject); ok {
+		if err := validResponse.VisitPlaceHoldResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// LiftHold operation middleware
+func (sh *strictHandler) LiftHold(w http.ResponseWriter, r *http.Request, holdId openapi_types.UUID, params LiftHoldParams) {
+	var request LiftHoldRequestObject
+
+	request.HoldId = holdId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.LiftHold(ctx, request.(LiftHoldRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "LiftHold")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(LiftHoldResponseObject); ok {
+		if err := validResponse.VisitLiftHoldResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetLedger operation middleware
+func (sh *strictHandler) GetLedger(w http.ResponseWriter, r *http.Request) {
+	var request GetLedgerRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLedger(ctx, request.(GetLedgerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLedger")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLedgerResponseObject); ok {
+		if err := validResponse.VisitGetLedgerResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TailEvents operation middleware
+func (sh *strictHandler) TailEvents(w http.ResponseWriter, r *http.Request, params TailEventsParams) {
+	var request TailEventsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.TailEvents(ctx, request.(TailEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TailEvents")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(TailEventsResponseObject); ok {
+		if err := validResponse.VisitTailEventsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListVerifications operation middleware
+func (sh *strictHandler) ListVerifications(w http.ResponseWriter, r *http.Request) {
+	var request ListVerificationsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListVerifications(ctx, request.(ListVerificationsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListVerifications")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListVerificationsResponseObject); ok {
+		if err := validResponse.VisitListVerificationsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StartVerification operation middleware
+func (sh *strictHandler) StartVerification(w http.ResponseWriter, r *http.Request, params StartVerificationParams) {
+	var request StartVerificationRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StartVerification(ctx, request.(StartVerificationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StartVerification")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StartVerificationResponseObject); ok {
+		if err := validResponse.VisitStartVerificationResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -22,6 +22,7 @@ import (
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/directory"
+	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/postgres/postgrestest"
 	"rackgateway/pkg/seal"
@@ -42,6 +43,10 @@ type world struct {
 	cache    *credential.Cache
 	heard    chan string // what was announced on barrier
 	sessions *signin.Sessions
+
+	sequencer     *ledger.Sequencer // runs for those tests that start it
+	follower      *ledger.Follower
+	verifications int
 
 	mu     sync.Mutex
 	now    time.Duration // ahead of the system's clock
@@ -76,10 +81,15 @@ func newWorld(t testing.TB, change ...func(*adminapi.Config)) *world {
 	w.writer = directory.NewWriter(pool, key, directory.WriterOptions{Now: w.clock})
 	w.reader = directory.NewReader(pool, directory.ReaderOptions{Now: w.clock})
 	w.sessions = signin.NewSessions(w.writer, w.reader, keys)
+	w.follower = ledger.NewFollower(pool, nil)
+	w.sequencer = ledger.NewSequencer(ledger.SequencerConfig{
+		DB: pool, MACKey: key, Keys: ledger.KeySource{Origin: "gateway.example.com/acme/staging", Box: keys.Box(ledger.SealPurpose)},
+	})
 	config := adminapi.Config{
 		DB: pool, Reader: w.reader, Writer: w.writer, Credentials: w.cache, Audit: events,
 		Sessions: w.sessions, Answers: keys.Box("idempotency answer"), RackName: "acme/staging",
 		Origin: &url.URL{Scheme: "https", Host: "gateway.example.com"}, ClientAddress: remote, Now: w.clock,
+		Ledger: &ledger.Book{DB: pool, Key: key, Follower: w.follower, State: w.sequencer.State, StartVerification: func() { w.verifications++ }},
 	}
 	for _, fn := range change {
 		fn(&config)

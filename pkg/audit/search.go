@@ -384,3 +384,18 @@ func (q *Query) window(ctx context.Context, db sqlx.QueryerContext, page *Page, 
 
 // cursorAt is the place before everything of a moment.
 func cursorAt(at time.Time) Cursor { return cursorOf(&Event{OccurredAt: at}) }
+
+// Conditions is the search as SQL on the alias e, for a statement whose first parameter is given; the others follow it.
+// Resolve comes first.
+func (q *Query) Conditions(first any) (where string, args []any) {
+	c := conditions{args: []any{first}, parts: []string{"true"}}
+	from, until := q.narrow(q.since, q.until)
+	if !from.IsZero() {
+		c.parts = append(c.parts, "e.occurred_at >= "+c.arg(from))
+	}
+	if !until.IsZero() {
+		c.parts = append(c.parts, "e.occurred_at < "+c.arg(until))
+	}
+	q.where(&c, -1)
+	return strings.Join(c.parts, " and "), c.args
+}

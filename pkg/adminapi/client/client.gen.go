@@ -168,6 +168,24 @@ func (e TokenState) Valid() bool {
 	}
 }
 
+// Defines values for VerificationWhat.
+const (
+	VerificationWhatBucket   VerificationWhat = "bucket"
+	VerificationWhatDatabase VerificationWhat = "database"
+)
+
+// Valid indicates whether the value is a known member of the VerificationWhat enum.
+func (e VerificationWhat) Valid() bool {
+	switch e {
+	case VerificationWhatBucket:
+		return true
+	case VerificationWhatDatabase:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListEventsParamsDecision.
 const (
 	ListEventsParamsDecisionAllow     ListEventsParamsDecision = "allow"
@@ -246,6 +264,40 @@ func (e ListEventsParamsKind) Valid() bool {
 	}
 }
 
+// Defines values for ExportEventsParamsFormat.
+const (
+	ExportEventsParamsFormatCsv   ExportEventsParamsFormat = "csv"
+	ExportEventsParamsFormatJsonl ExportEventsParamsFormat = "jsonl"
+)
+
+// Valid indicates whether the value is a known member of the ExportEventsParamsFormat enum.
+func (e ExportEventsParamsFormat) Valid() bool {
+	switch e {
+	case ExportEventsParamsFormatCsv:
+		return true
+	case ExportEventsParamsFormatJsonl:
+		return true
+	default:
+		return false
+	}
+}
+
+// Anchor defines model for Anchor.
+type Anchor struct {
+	AnchoredAt *time.Time `json:"anchored_at,omitempty"`
+
+	// Chain Bucket and prefix
+	Chain        string     `json:"chain"`
+	CheckpointAt *time.Time `json:"checkpoint_at,omitempty"`
+
+	// CheckpointSize Leaves under the newest checkpoint there
+	CheckpointSize int64 `json:"checkpoint_size"`
+
+	// Size Leaves whose events are in the bucket
+	Size    int64   `json:"size"`
+	Trouble *string `json:"trouble,omitempty"`
+}
+
 // AppSetting defines model for AppSetting.
 type AppSetting struct {
 	App string `json:"app"`
@@ -310,6 +362,15 @@ type ChecklistLine struct {
 // ChecklistLineStatus defines model for ChecklistLine.Status.
 type ChecklistLineStatus string
 
+// Consistency defines model for Consistency.
+type Consistency struct {
+	Checkpoint string   `json:"checkpoint"`
+	From       int64    `json:"from"`
+	Path       []string `json:"path"`
+	Root       string   `json:"root"`
+	Size       int64    `json:"size"`
+}
+
 // Event defines model for Event.
 type Event struct {
 	Action     string  `json:"action"`
@@ -321,9 +382,12 @@ type Event struct {
 	Decision   string  `json:"decision"`
 
 	// Detail Everything else
-	Detail     json.RawMessage    `json:"detail"`
-	Id         openapi_types.UUID `json:"id"`
-	Kind       string             `json:"kind"`
+	Detail json.RawMessage    `json:"detail"`
+	Id     openapi_types.UUID `json:"id"`
+	Kind   string             `json:"kind"`
+
+	// LeafIndex Its place in the ledger; absent for the moment until it has one
+	LeafIndex  *int64             `json:"leaf_index,omitempty"`
 	OccurredAt time.Time          `json:"occurred_at"`
 	Phase      string             `json:"phase"`
 	RequestId  openapi_types.UUID `json:"request_id"`
@@ -335,6 +399,9 @@ type Event struct {
 type EventPage struct {
 	Items []Event `json:"items"`
 	Next  *string `json:"next,omitempty"`
+
+	// SearchedTo How far back the search has looked, when it ended before its page was full; next goes on
+	SearchedTo *time.Time `json:"searched_to,omitempty"`
 }
 
 // Health defines model for Health.
@@ -343,11 +410,56 @@ type Health struct {
 	Status string           `json:"status"`
 }
 
+// Hold defines model for Hold.
+type Hold struct {
+	Id       openapi_types.UUID `json:"id"`
+	LiftedAt *time.Time         `json:"lifted_at,omitempty"`
+	PlacedAt time.Time          `json:"placed_at"`
+	PlacedBy string             `json:"placed_by"`
+	Reason   string             `json:"reason"`
+	Since    openapi_types.Date `json:"since"`
+	Until    openapi_types.Date `json:"until"`
+}
+
+// HoldList defines model for HoldList.
+type HoldList struct {
+	Items []Hold `json:"items"`
+}
+
 // IssuedToken defines model for IssuedToken.
 type IssuedToken struct {
 	// Secret The token's text. It is shown this once; what is kept is its hash.
 	Secret string `json:"secret"`
 	Token  Token  `json:"token"`
+}
+
+// Ledger defines model for Ledger.
+type Ledger struct {
+	Anchor        *Anchor   `json:"anchor,omitempty"`
+	Checkpoint    *string   `json:"checkpoint,omitempty"`
+	DroppedMonths *[]string `json:"dropped_months,omitempty"`
+	Origin        string    `json:"origin"`
+
+	// PublicKeys The newest last
+	PublicKeys []string `json:"public_keys"`
+	Push       *Push    `json:"push,omitempty"`
+
+	// RetentionDays Absent when events are kept for ever
+	RetentionDays *int       `json:"retention_days,omitempty"`
+	Root          *string    `json:"root,omitempty"`
+	SignedAt      *time.Time `json:"signed_at,omitempty"`
+
+	// Size Leaves
+	Size int64 `json:"size"`
+
+	// Trouble Why nothing is signed, in a sentence
+	Trouble *string `json:"trouble,omitempty"`
+
+	// Verifications The last of each sort
+	Verifications []Verification `json:"verifications"`
+
+	// WaitingSeconds Age of the oldest event without a place; 0 when there is none worth telling
+	WaitingSeconds int `json:"waiting_seconds"`
 }
 
 // Me defines model for Me.
@@ -378,6 +490,17 @@ type NewDevice struct {
 	// Headless A device without a browser
 	Headless *bool  `json:"headless,omitempty"`
 	Name     string `json:"name"`
+}
+
+// NewHold defines model for NewHold.
+type NewHold struct {
+	Reason string `json:"reason"`
+
+	// Since First day held (UTC)
+	Since openapi_types.Date `json:"since"`
+
+	// Until Last day held (UTC)
+	Until openapi_types.Date `json:"until"`
 }
 
 // NewRole defines model for NewRole.
@@ -435,6 +558,60 @@ type Problem struct {
 
 	// Type A page that explains the code
 	Type string `json:"type"`
+}
+
+// Proof Checked with a public key alone.
+type Proof struct {
+	// AnchoredAt When the event was found in the bucket; absent when it is not there yet
+	AnchoredAt *time.Time `json:"anchored_at,omitempty"`
+
+	// Checkpoint Signed note (C2SP tlog-checkpoint)
+	Checkpoint string `json:"checkpoint"`
+
+	// Event Canonical bytes of the event
+	Event string `json:"event"`
+
+	// Format rack-gateway-proof/v1
+	Format    string `json:"format"`
+	LeafIndex int64  `json:"leaf_index"`
+
+	// Path Hashes from the leaf's sibling to the top (RFC 6962 section 2.1.1), in base64
+	Path []string `json:"path"`
+
+	// SignedAt When the checkpoint was signed
+	SignedAt *time.Time `json:"signed_at,omitempty"`
+}
+
+// ProofToCheck defines model for ProofToCheck.
+type ProofToCheck struct {
+	// Proof The proof, as proveEvent and admin audit prove give it, as text
+	Proof      string    `json:"proof"`
+	PublicKeys *[]string `json:"public_keys,omitempty"`
+}
+
+// ProofVerdict defines model for ProofVerdict.
+type ProofVerdict struct {
+	LeafIndex *int64  `json:"leaf_index,omitempty"`
+	Origin    *string `json:"origin,omitempty"`
+
+	// Reason Why it is not, in a sentence
+	Reason *string `json:"reason,omitempty"`
+
+	// Size Leaves under the checkpoint
+	Size  *int64 `json:"size,omitempty"`
+	Sound bool   `json:"sound"`
+}
+
+// Push defines model for Push.
+type Push struct {
+	// Behind Leaves that wait
+	Behind  int64     `json:"behind"`
+	MovedAt time.Time `json:"moved_at"`
+
+	// Next The next leaf that is to be pushed
+	Next    int64   `json:"next"`
+	Trouble *string `json:"trouble,omitempty"`
+	Url     string  `json:"url"`
 }
 
 // Reason defines model for Reason.
@@ -619,8 +796,28 @@ type UserPage struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// Verification defines model for Verification.
+type Verification struct {
+	Report     json.RawMessage  `json:"report"`
+	Size       int64            `json:"size"`
+	Sound      bool             `json:"sound"`
+	VerifiedAt time.Time        `json:"verified_at"`
+	What       VerificationWhat `json:"what"`
+}
+
+// VerificationWhat defines model for Verification.What.
+type VerificationWhat string
+
+// VerificationList defines model for VerificationList.
+type VerificationList struct {
+	Items []Verification `json:"items"`
+}
+
 // AppName defines model for AppName.
 type AppName = string
+
+// AuditQuery defines model for AuditQuery.
+type AuditQuery = string
 
 // Cursor defines model for Cursor.
 type Cursor = string
@@ -673,6 +870,24 @@ type GetAppSettingHistoryParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// StartAnchorParams defines parameters for StartAnchor.
+type StartAnchorParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// CheckProofParams defines parameters for CheckProof.
+type CheckProofParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetConsistencyParams defines parameters for GetConsistency.
+type GetConsistencyParams struct {
+	// From Size of the earlier checkpoint
+	From *int64 `form:"from,omitempty" json:"from,omitempty"`
+}
+
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
 	// Cursor Where the page before ended
@@ -693,6 +908,9 @@ type ListEventsParams struct {
 	Since     *time.Time            `form:"since,omitempty" json:"since,omitempty"`
 	Until     *time.Time            `form:"until,omitempty" json:"until,omitempty"`
 	RequestId *openapi_types.UUID   `form:"request_id,omitempty" json:"request_id,omitempty"`
+
+	// Q A search, as listEvents explains it
+	Q *AuditQuery `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // ListEventsParamsDecision defines parameters for ListEvents.
@@ -703,6 +921,49 @@ type ListEventsParamsPhase string
 
 // ListEventsParamsKind defines parameters for ListEvents.
 type ListEventsParamsKind string
+
+// ExportEventsParams defines parameters for ExportEvents.
+type ExportEventsParams struct {
+	// Q A search, as listEvents explains it
+	Q      *AuditQuery               `form:"q,omitempty" json:"q,omitempty"`
+	Format *ExportEventsParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Proofs Whether each event has its proof
+	Proofs *bool `form:"proofs,omitempty" json:"proofs,omitempty"`
+}
+
+// ExportEventsParamsFormat defines parameters for ExportEvents.
+type ExportEventsParamsFormat string
+
+// PlaceHoldParams defines parameters for PlaceHold.
+type PlaceHoldParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// LiftHoldParams defines parameters for LiftHold.
+type LiftHoldParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// TailEventsParams defines parameters for TailEvents.
+type TailEventsParams struct {
+	// Q A search, as listEvents explains it
+	Q *AuditQuery `form:"q,omitempty" json:"q,omitempty"`
+
+	// After Begins behind this place in the ledger; without it, with what is new
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// LastEventID The same, as browsers send it
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
+// StartVerificationParams defines parameters for StartVerification.
+type StartVerificationParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
 
 // ListMyDevicesParams defines parameters for ListMyDevices.
 type ListMyDevicesParams struct {
@@ -888,6 +1149,12 @@ type UnlockUserParams struct {
 // SetAppSettingJSONRequestBody defines body for SetAppSetting for application/json ContentType.
 type SetAppSettingJSONRequestBody = SettingValue
 
+// CheckProofJSONRequestBody defines body for CheckProof for application/json ContentType.
+type CheckProofJSONRequestBody = ProofToCheck
+
+// PlaceHoldJSONRequestBody defines body for PlaceHold for application/json ContentType.
+type PlaceHoldJSONRequestBody = NewHold
+
 // CreateMyDeviceJSONRequestBody defines body for CreateMyDevice for application/json ContentType.
 type CreateMyDeviceJSONRequestBody = NewDevice
 
@@ -1023,7 +1290,49 @@ type ClientInterface interface {
 	// Corresponds with GET /apps/{appName}/settings/{settingKey}/history (the `GetAppSettingHistory` operationId).
 	GetAppSettingHistory(ctx context.Context, appName AppName, settingKey SettingKey, params *GetAppSettingHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// StartAnchor Copy the ledger to its bucket now
+	//
+	// Corresponds with POST /audit/anchors (the `StartAnchor` operationId).
+	StartAnchor(ctx context.Context, params *StartAnchorParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckProofWithBody Check a proof
+	//
+	// With the gateway's public keys, or those given. It says no more than admin audit check does offline.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /audit/check (the `CheckProof` operationId).
+	CheckProofWithBody(ctx context.Context, params *CheckProofParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckProof Check a proof
+	//
+	// With the gateway's public keys, or those given. It says no more than admin audit check does offline.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /audit/check (the `CheckProof` operationId).
+	CheckProof(ctx context.Context, params *CheckProofParams, body CheckProofJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCheckpoint The newest signed checkpoint, as a signed note
+	//
+	// Corresponds with GET /audit/checkpoint (the `GetCheckpoint` operationId).
+	GetCheckpoint(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetConsistency The proof that the newest checkpoint extends an earlier one
+	//
+	// Corresponds with GET /audit/consistency (the `GetConsistency` operationId).
+	GetConsistency(ctx context.Context, params *GetConsistencyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListEvents Events, newest first
+	//
+	// By the parameters, or by a search of its own grammar, which takes their place:
+	//
+	//     q=actor:ana@acme.com app:web,api action:process.* -decision:allow status:>=400 since:24h "drop table"
+	//
+	// Terms all hold; commas mean or; a minus turns a term round; * stands for any run of characters; what has spaces or colons
+	// stands in quotes. Fields: actor, app, action, resource, decision, phase, kind, status, address, code, client, request,
+	// id, since, until. Polls and preflights are left out unless kind, id or request names them (kind:all finds everything).
+	// A page can end before it is full, when what is looked for is rare: searched_to says how far it came, and next goes on.
 	//
 	// Corresponds with GET /audit/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1032,6 +1341,74 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /audit/events/{eventId} (the `GetEvent` operationId).
 	GetEvent(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProveEvent The proof that an event is in the ledger
+	//
+	// The event as its canonical bytes, its place, the hashes that lead from it to the root, and the signed checkpoint.
+	// It is checked with the public key alone, offline: admin audit check.
+	//
+	// Corresponds with GET /audit/events/{eventId}/proof (the `ProveEvent` operationId).
+	ProveEvent(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExportEvents All events that a search finds, in the order of the ledger, with checkpoint and proofs
+	//
+	// Of any size, as it is read. JSON Lines begin with a line that has the checkpoint and the public keys; each other line
+	// is an event in its canonical form, its place, and the hashes of its proof. CSV has the same columns; the checkpoint is in
+	// the header Gateway-Checkpoint, in base64. In CSV, a text that a spreadsheet would take for a formula begins with a quote.
+	//
+	// Corresponds with GET /audit/export (the `ExportEvents` operationId).
+	ExportEvents(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListHolds Legal holds
+	//
+	// Corresponds with GET /audit/holds (the `ListHolds` operationId).
+	ListHolds(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PlaceHoldWithBody Keep retention from dropping the events of a time
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /audit/holds (the `PlaceHold` operationId).
+	PlaceHoldWithBody(ctx context.Context, params *PlaceHoldParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PlaceHold Keep retention from dropping the events of a time
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /audit/holds (the `PlaceHold` operationId).
+	PlaceHold(ctx context.Context, params *PlaceHoldParams, body PlaceHoldJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// LiftHold Lift a legal hold
+	//
+	// Corresponds with DELETE /audit/holds/{holdId} (the `LiftHold` operationId).
+	LiftHold(ctx context.Context, holdId openapi_types.UUID, params *LiftHoldParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetLedger How the ledger does, its checkpoint and public keys, its copies and when it was verified
+	//
+	// Corresponds with GET /audit/ledger (the `GetLedger` operationId).
+	GetLedger(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TailEvents Events as they get their place in the ledger, as Server-Sent Events
+	//
+	// Each message is an event, its id the place in the ledger. After a drop, Last-Event-ID (which browsers send by
+	// themselves) goes on behind that place: nothing is lost or doubled. For a terminal:
+	//
+	//     curl -N -H "Authorization: Bearer $TOKEN" "https://gateway.example.com/api/v1/audit/tail?q=decision:deny"
+	//
+	// Corresponds with GET /audit/tail (the `TailEvents` operationId).
+	TailEvents(ctx context.Context, params *TailEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListVerifications What the gateway found when it verified itself, newest first
+	//
+	// Corresponds with GET /audit/verifications (the `ListVerifications` operationId).
+	ListVerifications(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartVerification Verify the database, and the bucket where there is one, now
+	//
+	// It takes a while, and what it finds is then listed. Running it is recorded, and so is what it finds.
+	//
+	// Corresponds with POST /audit/verifications (the `StartVerification` operationId).
+	StartVerification(ctx context.Context, params *StartVerificationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDocs This document, as a page to read
 	//
@@ -1391,7 +1768,99 @@ func (c *Client) GetAppSettingHistory(ctx context.Context, appName AppName, sett
 	return c.Client.Do(req)
 }
 
+// StartAnchor Copy the ledger to its bucket now
+//
+// Corresponds with POST /audit/anchors (the `StartAnchor` operationId).
+func (c *Client) StartAnchor(ctx context.Context, params *StartAnchorParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartAnchorRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckProofWithBody Check a proof
+//
+// With the gateway's public keys, or those given. It says no more than admin audit check does offline.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /audit/check (the `CheckProof` operationId).
+func (c *Client) CheckProofWithBody(ctx context.Context, params *CheckProofParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckProofRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckProof Check a proof
+//
+// With the gateway's public keys, or those given. It says no more than admin audit check does offline.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /audit/check (the `CheckProof` operationId).
+func (c *Client) CheckProof(ctx context.Context, params *CheckProofParams, body CheckProofJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckProofRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCheckpoint The newest signed checkpoint, as a signed note
+//
+// Corresponds with GET /audit/checkpoint (the `GetCheckpoint` operationId).
+func (c *Client) GetCheckpoint(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCheckpointRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetConsistency The proof that the newest checkpoint extends an earlier one
+//
+// Corresponds with GET /audit/consistency (the `GetConsistency` operationId).
+func (c *Client) GetConsistency(ctx context.Context, params *GetConsistencyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetConsistencyRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListEvents Events, newest first
+//
+// By the parameters, or by a search of its own grammar, which takes their place:
+//
+//	q=actor:ana@acme.com app:web,api action:process.* -decision:allow status:>=400 since:24h "drop table"
+//
+// Terms all hold; commas mean or; a minus turns a term round; * stands for any run of characters; what has spaces or colons
+// stands in quotes. Fields: actor, app, action, resource, decision, phase, kind, status, address, code, client, request,
+// id, since, until. Polls and preflights are left out unless kind, id or request names them (kind:all finds everything).
+// A page can end before it is full, when what is looked for is rare: searched_to says how far it came, and next goes on.
 //
 // Corresponds with GET /audit/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1411,6 +1880,174 @@ func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEd
 // Corresponds with GET /audit/events/{eventId} (the `GetEvent` operationId).
 func (c *Client) GetEvent(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetEventRequest(c.Server, eventId)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ProveEvent The proof that an event is in the ledger
+//
+// The event as its canonical bytes, its place, the hashes that lead from it to the root, and the signed checkpoint.
+// It is checked with the public key alone, offline: admin audit check.
+//
+// Corresponds with GET /audit/events/{eventId}/proof (the `ProveEvent` operationId).
+func (c *Client) ProveEvent(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProveEventRequest(c.Server, eventId)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExportEvents All events that a search finds, in the order of the ledger, with checkpoint and proofs
+//
+// Of any size, as it is read. JSON Lines begin with a line that has the checkpoint and the public keys; each other line
+// is an event in its canonical form, its place, and the hashes of its proof. CSV has the same columns; the checkpoint is in
+// the header Gateway-Checkpoint, in base64. In CSV, a text that a spreadsheet would take for a formula begins with a quote.
+//
+// Corresponds with GET /audit/export (the `ExportEvents` operationId).
+func (c *Client) ExportEvents(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListHolds Legal holds
+//
+// Corresponds with GET /audit/holds (the `ListHolds` operationId).
+func (c *Client) ListHolds(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListHoldsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PlaceHoldWithBody Keep retention from dropping the events of a time
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /audit/holds (the `PlaceHold` operationId).
+func (c *Client) PlaceHoldWithBody(ctx context.Context, params *PlaceHoldParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlaceHoldRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PlaceHold Keep retention from dropping the events of a time
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /audit/holds (the `PlaceHold` operationId).
+func (c *Client) PlaceHold(ctx context.Context, params *PlaceHoldParams, body PlaceHoldJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlaceHoldRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// LiftHold Lift a legal hold
+//
+// Corresponds with DELETE /audit/holds/{holdId} (the `LiftHold` operationId).
+func (c *Client) LiftHold(ctx context.Context, holdId openapi_types.UUID, params *LiftHoldParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewLiftHoldRequest(c.Server, holdId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetLedger How the ledger does, its checkpoint and public keys, its copies and when it was verified
+//
+// Corresponds with GET /audit/ledger (the `GetLedger` operationId).
+func (c *Client) GetLedger(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLedgerRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TailEvents Events as they get their place in the ledger, as Server-Sent Events
+//
+// Each message is an event, its id the place in the ledger. After a drop, Last-Event-ID (which browsers send by
+// themselves) goes on behind that place: nothing is lost or doubled. For a terminal:
+//
+//	curl -N -H "Authorization: Bearer $TOKEN" "https://gateway.example.com/api/v1/audit/tail?q=decision:deny"
+//
+// Corresponds with GET /audit/tail (the `TailEvents` operationId).
+func (c *Client) TailEvents(ctx context.Context, params *TailEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTailEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListVerifications What the gateway found when it verified itself, newest first
+//
+// Corresponds with GET /audit/verifications (the `ListVerifications` operationId).
+func (c *Client) ListVerifications(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListVerificationsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartVerification Verify the database, and the bucket where there is one, now
+//
+// It takes a while, and what it finds is then listed. Running it is recorded, and so is what it finds.
+//
+// Corresponds with POST /audit/verifications (the `StartVerification` operationId).
+func (c *Client) StartVerification(ctx context.Context, params *StartVerificationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartVerificationRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2396,6 +3033,184 @@ func NewGetAppSettingHistoryRequest(server string, appName AppName, settingKey S
 	return req, nil
 }
 
+// NewStartAnchorRequest constructs an http.Request for the StartAnchor method
+func NewStartAnchorRequest(server string, params *StartAnchorParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/anchors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCheckProofRequest calls the generic CheckProof builder with application/json body
+func NewCheckProofRequest(server string, params *CheckProofParams, body CheckProofJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCheckProofRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCheckProofRequestWithBody constructs an http.Request for the CheckProof method, with any body, and a specified content type
+func NewCheckProofRequestWithBody(server string, params *CheckProofParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/check")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetCheckpointRequest constructs an http.Request for the GetCheckpoint method
+func NewGetCheckpointRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/checkpoint")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetConsistencyRequest constructs an http.Request for the GetConsistency method
+func NewGetConsistencyRequest(server string, params *GetConsistencyParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/consistency")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListEventsRequest constructs an http.Request for the ListEvents method
 func NewListEventsRequest(server string, params *ListEventsParams) (*http.Request, error) {
 	var err error
@@ -2556,6 +3371,18 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 
 		}
 
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -2599,6 +3426,426 @@ func NewGetEventRequest(server string, eventId EventId) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewProveEventRequest constructs an http.Request for the ProveEvent method
+func NewProveEventRequest(server string, eventId EventId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "eventId", eventId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/events/%s/proof", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExportEventsRequest constructs an http.Request for the ExportEvents method
+func NewExportEventsRequest(server string, params *ExportEventsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/export")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Proofs != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "proofs", *params.Proofs, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListHoldsRequest constructs an http.Request for the ListHolds method
+func NewListHoldsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/holds")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPlaceHoldRequest calls the generic PlaceHold builder with application/json body
+func NewPlaceHoldRequest(server string, params *PlaceHoldParams, body PlaceHoldJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPlaceHoldRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewPlaceHoldRequestWithBody constructs an http.Request for the PlaceHold method, with any body, and a specified content type
+func NewPlaceHoldRequestWithBody(server string, params *PlaceHoldParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/holds")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewLiftHoldRequest constructs an http.Request for the LiftHold method
+func NewLiftHoldRequest(server string, holdId openapi_types.UUID, params *LiftHoldParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "holdId", holdId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/holds/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetLedgerRequest constructs an http.Request for the GetLedger method
+func NewGetLedgerRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/ledger")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTailEventsRequest constructs an http.Request for the TailEvents method
+func NewTailEventsRequest(server string, params *TailEventsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/tail")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", *params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListVerificationsRequest constructs an http.Request for the ListVerifications method
+func NewListVerificationsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/verifications")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewStartVerificationRequest constructs an http.Request for the StartVerification method
+func NewStartVerificationRequest(server string, params *StartVerificationParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit/verifications")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -4501,7 +5748,55 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /apps/{appName}/settings/{settingKey}/history (the `GetAppSettingHistory` operationId).
 	GetAppSettingHistoryWithResponse(ctx context.Context, appName AppName, settingKey SettingKey, params *GetAppSettingHistoryParams, reqEditors ...RequestEditorFn) (*GetAppSettingHistoryResponse, error)
 
+	// StartAnchorWithResponse Copy the ledger to its bucket now
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /audit/anchors (the `StartAnchor` operationId).
+	StartAnchorWithResponse(ctx context.Context, params *StartAnchorParams, reqEditors ...RequestEditorFn) (*StartAnchorResponse, error)
+
+	// CheckProofWithBodyWithResponse Check a proof
+	//
+	// With the gateway's public keys, or those given. It says no more than admin audit check does offline.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /audit/check (the `CheckProof` operationId).
+	CheckProofWithBodyWithResponse(ctx context.Context, params *CheckProofParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckProofResponse, error)
+
+	// CheckProofWithResponse Check a proof
+	//
+	// With the gateway's public keys, or those given. It says no more than admin audit check does offline.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /audit/check (the `CheckProof` operationId).
+	CheckProofWithResponse(ctx context.Context, params *CheckProofParams, body CheckProofJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckProofResponse, error)
+
+	// GetCheckpointWithResponse The newest signed checkpoint, as a signed note
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/checkpoint (the `GetCheckpoint` operationId).
+	GetCheckpointWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetCheckpointResponse, error)
+
+	// GetConsistencyWithResponse The proof that the newest checkpoint extends an earlier one
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/consistency (the `GetConsistency` operationId).
+	GetConsistencyWithResponse(ctx context.Context, params *GetConsistencyParams, reqEditors ...RequestEditorFn) (*GetConsistencyResponse, error)
+
 	// ListEventsWithResponse Events, newest first
+	//
+	// By the parameters, or by a search of its own grammar, which takes their place:
+	//
+	//     q=actor:ana@acme.com app:web,api action:process.* -decision:allow status:>=400 since:24h "drop table"
+	//
+	// Terms all hold; commas mean or; a minus turns a term round; * stands for any run of characters; what has spaces or colons
+	// stands in quotes. Fields: actor, app, action, resource, decision, phase, kind, status, address, code, client, request,
+	// id, since, until. Polls and preflights are left out unless kind, id or request names them (kind:all finds everything).
+	// A page can end before it is full, when what is looked for is rare: searched_to says how far it came, and next goes on.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4514,6 +5809,90 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /audit/events/{eventId} (the `GetEvent` operationId).
 	GetEventWithResponse(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*GetEventResponse, error)
+
+	// ProveEventWithResponse The proof that an event is in the ledger
+	//
+	// The event as its canonical bytes, its place, the hashes that lead from it to the root, and the signed checkpoint.
+	// It is checked with the public key alone, offline: admin audit check.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/events/{eventId}/proof (the `ProveEvent` operationId).
+	ProveEventWithResponse(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*ProveEventResponse, error)
+
+	// ExportEventsWithResponse All events that a search finds, in the order of the ledger, with checkpoint and proofs
+	//
+	// Of any size, as it is read. JSON Lines begin with a line that has the checkpoint and the public keys; each other line
+	// is an event in its canonical form, its place, and the hashes of its proof. CSV has the same columns; the checkpoint is in
+	// the header Gateway-Checkpoint, in base64. In CSV, a text that a spreadsheet would take for a formula begins with a quote.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/export (the `ExportEvents` operationId).
+	ExportEventsWithResponse(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*ExportEventsResponse, error)
+
+	// ListHoldsWithResponse Legal holds
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/holds (the `ListHolds` operationId).
+	ListHoldsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListHoldsResponse, error)
+
+	// PlaceHoldWithBodyWithResponse Keep retention from dropping the events of a time
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /audit/holds (the `PlaceHold` operationId).
+	PlaceHoldWithBodyWithResponse(ctx context.Context, params *PlaceHoldParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlaceHoldResponse, error)
+
+	// PlaceHoldWithResponse Keep retention from dropping the events of a time
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /audit/holds (the `PlaceHold` operationId).
+	PlaceHoldWithResponse(ctx context.Context, params *PlaceHoldParams, body PlaceHoldJSONRequestBody, reqEditors ...RequestEditorFn) (*PlaceHoldResponse, error)
+
+	// LiftHoldWithResponse Lift a legal hold
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /audit/holds/{holdId} (the `LiftHold` operationId).
+	LiftHoldWithResponse(ctx context.Context, holdId openapi_types.UUID, params *LiftHoldParams, reqEditors ...RequestEditorFn) (*LiftHoldResponse, error)
+
+	// GetLedgerWithResponse How the ledger does, its checkpoint and public keys, its copies and when it was verified
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/ledger (the `GetLedger` operationId).
+	GetLedgerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetLedgerResponse, error)
+
+	// TailEventsWithResponse Events as they get their place in the ledger, as Server-Sent Events
+	//
+	// Each message is an event, its id the place in the ledger. After a drop, Last-Event-ID (which browsers send by
+	// themselves) goes on behind that place: nothing is lost or doubled. For a terminal:
+	//
+	//     curl -N -H "Authorization: Bearer $TOKEN" "https://gateway.example.com/api/v1/audit/tail?q=decision:deny"
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/tail (the `TailEvents` operationId).
+	TailEventsWithResponse(ctx context.Context, params *TailEventsParams, reqEditors ...RequestEditorFn) (*TailEventsResponse, error)
+
+	// ListVerificationsWithResponse What the gateway found when it verified itself, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit/verifications (the `ListVerifications` operationId).
+	ListVerificationsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListVerificationsResponse, error)
+
+	// StartVerificationWithResponse Verify the database, and the bucket where there is one, now
+	//
+	// It takes a while, and what it finds is then listed. Running it is recorded, and so is what it finds.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /audit/verifications (the `StartVerification` operationId).
+	StartVerificationWithResponse(ctx context.Context, params *StartVerificationParams, reqEditors ...RequestEditorFn) (*StartVerificationResponse, error)
 
 	// GetDocsWithResponse This document, as a page to read
 	//
@@ -5036,6 +6415,184 @@ func (r GetAppSettingHistoryResponse) ContentType() string {
 	return ""
 }
 
+type StartAnchorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StartAnchorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StartAnchorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StartAnchorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StartAnchorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StartAnchorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CheckProofResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProofVerdict
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CheckProofResponse) GetJSON200() *ProofVerdict {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CheckProofResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CheckProofResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CheckProofResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CheckProofResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CheckProofResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCheckpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetCheckpointResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCheckpointResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCheckpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCheckpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCheckpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetConsistencyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Consistency
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetConsistencyResponse) GetJSON200() *Consistency {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetConsistencyResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetConsistencyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetConsistencyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetConsistencyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetConsistencyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5126,6 +6683,410 @@ func (r GetEventResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetEventResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ProveEventResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Proof
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ProveEventResponse) GetJSON200() *Proof {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ProveEventResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ProveEventResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ProveEventResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ProveEventResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ProveEventResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExportEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExportEventsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListHoldsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *HoldList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListHoldsResponse) GetJSON200() *HoldList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListHoldsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListHoldsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListHoldsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListHoldsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListHoldsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PlaceHoldResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Hold
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PlaceHoldResponse) GetJSON201() *Hold {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PlaceHoldResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PlaceHoldResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PlaceHoldResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PlaceHoldResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PlaceHoldResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type LiftHoldResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r LiftHoldResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r LiftHoldResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r LiftHoldResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r LiftHoldResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r LiftHoldResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetLedgerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Ledger
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetLedgerResponse) GetJSON200() *Ledger {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetLedgerResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetLedgerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLedgerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLedgerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLedgerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TailEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TailEventsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TailEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TailEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TailEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TailEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListVerificationsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VerificationList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListVerificationsResponse) GetJSON200() *VerificationList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListVerificationsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListVerificationsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListVerificationsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListVerificationsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListVerificationsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type StartVerificationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StartVerificationResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StartVerificationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StartVerificationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StartVerificationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StartVerificationResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6885,7 +8846,85 @@ func (c *ClientWithResponses) GetAppSettingHistoryWithResponse(ctx context.Conte
 	return ParseGetAppSettingHistoryResponse(rsp)
 }
 
+// StartAnchorWithResponse Copy the ledger to its bucket now
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /audit/anchors (the `StartAnchor` operationId).
+func (c *ClientWithResponses) StartAnchorWithResponse(ctx context.Context, params *StartAnchorParams, reqEditors ...RequestEditorFn) (*StartAnchorResponse, error) {
+	rsp, err := c.StartAnchor(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartAnchorResponse(rsp)
+}
+
+// CheckProofWithBodyWithResponse Check a proof
+//
+// With the gateway's public keys, or those given. It says no more than admin audit check does offline.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /audit/check (the `CheckProof` operationId).
+func (c *ClientWithResponses) CheckProofWithBodyWithResponse(ctx context.Context, params *CheckProofParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckProofResponse, error) {
+	rsp, err := c.CheckProofWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckProofResponse(rsp)
+}
+
+// CheckProofWithResponse Check a proof
+//
+// With the gateway's public keys, or those given. It says no more than admin audit check does offline.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /audit/check (the `CheckProof` operationId).
+func (c *ClientWithResponses) CheckProofWithResponse(ctx context.Context, params *CheckProofParams, body CheckProofJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckProofResponse, error) {
+	rsp, err := c.CheckProof(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckProofResponse(rsp)
+}
+
+// GetCheckpointWithResponse The newest signed checkpoint, as a signed note
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/checkpoint (the `GetCheckpoint` operationId).
+func (c *ClientWithResponses) GetCheckpointWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetCheckpointResponse, error) {
+	rsp, err := c.GetCheckpoint(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCheckpointResponse(rsp)
+}
+
+// GetConsistencyWithResponse The proof that the newest checkpoint extends an earlier one
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/consistency (the `GetConsistency` operationId).
+func (c *ClientWithResponses) GetConsistencyWithResponse(ctx context.Context, params *GetConsistencyParams, reqEditors ...RequestEditorFn) (*GetConsistencyResponse, error) {
+	rsp, err := c.GetConsistency(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetConsistencyResponse(rsp)
+}
+
 // ListEventsWithResponse Events, newest first
+//
+// By the parameters, or by a search of its own grammar, which takes their place:
+//
+//	q=actor:ana@acme.com app:web,api action:process.* -decision:allow status:>=400 since:24h "drop table"
+//
+// Terms all hold; commas mean or; a minus turns a term round; * stands for any run of characters; what has spaces or colons
+// stands in quotes. Fields: actor, app, action, resource, decision, phase, kind, status, address, code, client, request,
+// id, since, until. Polls and preflights are left out unless kind, id or request names them (kind:all finds everything).
+// A page can end before it is full, when what is looked for is rare: searched_to says how far it came, and next goes on.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -6909,6 +8948,150 @@ func (c *ClientWithResponses) GetEventWithResponse(ctx context.Context, eventId 
 		return nil, err
 	}
 	return ParseGetEventResponse(rsp)
+}
+
+// ProveEventWithResponse The proof that an event is in the ledger
+//
+// The event as its canonical bytes, its place, the hashes that lead from it to the root, and the signed checkpoint.
+// It is checked with the public key alone, offline: admin audit check.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/events/{eventId}/proof (the `ProveEvent` operationId).
+func (c *ClientWithResponses) ProveEventWithResponse(ctx context.Context, eventId EventId, reqEditors ...RequestEditorFn) (*ProveEventResponse, error) {
+	rsp, err := c.ProveEvent(ctx, eventId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProveEventResponse(rsp)
+}
+
+// ExportEventsWithResponse All events that a search finds, in the order of the ledger, with checkpoint and proofs
+//
+// Of any size, as it is read. JSON Lines begin with a line that has the checkpoint and the public keys; each other line
+// is an event in its canonical form, its place, and the hashes of its proof. CSV has the same columns; the checkpoint is in
+// the header Gateway-Checkpoint, in base64. In CSV, a text that a spreadsheet would take for a formula begins with a quote.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/export (the `ExportEvents` operationId).
+func (c *ClientWithResponses) ExportEventsWithResponse(ctx context.Context, params *ExportEventsParams, reqEditors ...RequestEditorFn) (*ExportEventsResponse, error) {
+	rsp, err := c.ExportEvents(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportEventsResponse(rsp)
+}
+
+// ListHoldsWithResponse Legal holds
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/holds (the `ListHolds` operationId).
+func (c *ClientWithResponses) ListHoldsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListHoldsResponse, error) {
+	rsp, err := c.ListHolds(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListHoldsResponse(rsp)
+}
+
+// PlaceHoldWithBodyWithResponse Keep retention from dropping the events of a time
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /audit/holds (the `PlaceHold` operationId).
+func (c *ClientWithResponses) PlaceHoldWithBodyWithResponse(ctx context.Context, params *PlaceHoldParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlaceHoldResponse, error) {
+	rsp, err := c.PlaceHoldWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePlaceHoldResponse(rsp)
+}
+
+// PlaceHoldWithResponse Keep retention from dropping the events of a time
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /audit/holds (the `PlaceHold` operationId).
+func (c *ClientWithResponses) PlaceHoldWithResponse(ctx context.Context, params *PlaceHoldParams, body PlaceHoldJSONRequestBody, reqEditors ...RequestEditorFn) (*PlaceHoldResponse, error) {
+	rsp, err := c.PlaceHold(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePlaceHoldResponse(rsp)
+}
+
+// LiftHoldWithResponse Lift a legal hold
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /audit/holds/{holdId} (the `LiftHold` operationId).
+func (c *ClientWithResponses) LiftHoldWithResponse(ctx context.Context, holdId openapi_types.UUID, params *LiftHoldParams, reqEditors ...RequestEditorFn) (*LiftHoldResponse, error) {
+	rsp, err := c.LiftHold(ctx, holdId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseLiftHoldResponse(rsp)
+}
+
+// GetLedgerWithResponse How the ledger does, its checkpoint and public keys, its copies and when it was verified
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/ledger (the `GetLedger` operationId).
+func (c *ClientWithResponses) GetLedgerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetLedgerResponse, error) {
+	rsp, err := c.GetLedger(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLedgerResponse(rsp)
+}
+
+// TailEventsWithResponse Events as they get their place in the ledger, as Server-Sent Events
+//
+// Each message is an event, its id the place in the ledger. After a drop, Last-Event-ID (which browsers send by
+// themselves) goes on behind that place: nothing is lost or doubled. For a terminal:
+//
+//	curl -N -H "Authorization: Bearer $TOKEN" "https://gateway.example.com/api/v1/audit/tail?q=decision:deny"
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/tail (the `TailEvents` operationId).
+func (c *ClientWithResponses) TailEventsWithResponse(ctx context.Context, params *TailEventsParams, reqEditors ...RequestEditorFn) (*TailEventsResponse, error) {
+	rsp, err := c.TailEvents(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTailEventsResponse(rsp)
+}
+
+// ListVerificationsWithResponse What the gateway found when it verified itself, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit/verifications (the `ListVerifications` operationId).
+func (c *ClientWithResponses) ListVerificationsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListVerificationsResponse, error) {
+	rsp, err := c.ListVerifications(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListVerificationsResponse(rsp)
+}
+
+// StartVerificationWithResponse Verify the database, and the bucket where there is one, now
+//
+// It takes a while, and what it finds is then listed. Running it is recorded, and so is what it finds.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /audit/verifications (the `StartVerification` operationId).
+func (c *ClientWithResponses) StartVerificationWithResponse(ctx context.Context, params *StartVerificationParams, reqEditors ...RequestEditorFn) (*StartVerificationResponse, error) {
+	rsp, err := c.StartVerification(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartVerificationResponse(rsp)
 }
 
 // GetDocsWithResponse This document, as a page to read
@@ -7647,6 +9830,127 @@ func ParseGetAppSettingHistoryResponse(rsp *http.Response) (*GetAppSettingHistor
 	return response, nil
 }
 
+// ParseStartAnchorResponse parses an HTTP response from a StartAnchorWithResponse call
+func ParseStartAnchorResponse(rsp *http.Response) (*StartAnchorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StartAnchorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCheckProofResponse parses an HTTP response from a CheckProofWithResponse call
+func ParseCheckProofResponse(rsp *http.Response) (*CheckProofResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CheckProofResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProofVerdict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetCheckpointResponse parses an HTTP response from a GetCheckpointWithResponse call
+func ParseGetCheckpointResponse(rsp *http.Response) (*GetCheckpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCheckpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetConsistencyResponse parses an HTTP response from a GetConsistencyWithResponse call
+func ParseGetConsistencyResponse(rsp *http.Response) (*GetConsistencyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetConsistencyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Consistency
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListEventsResponse parses an HTTP response from a ListEventsWithResponse call
 func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7700,6 +10004,281 @@ func ParseGetEventResponse(rsp *http.Response) (*GetEventResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseProveEventResponse parses an HTTP response from a ProveEventWithResponse call
+func ParseProveEventResponse(rsp *http.Response) (*ProveEventResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ProveEventResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Proof
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExportEventsResponse parses an HTTP response from a ExportEventsWithResponse call
+func ParseExportEventsResponse(rsp *http.Response) (*ExportEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListHoldsResponse parses an HTTP response from a ListHoldsWithResponse call
+func ParseListHoldsResponse(rsp *http.Response) (*ListHoldsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListHoldsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest HoldList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePlaceHoldResponse parses an HTTP response from a PlaceHoldWithResponse call
+func ParsePlaceHoldResponse(rsp *http.Response) (*PlaceHoldResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PlaceHoldResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Hold
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseLiftHoldResponse parses an HTTP response from a LiftHoldWithResponse call
+func ParseLiftHoldResponse(rsp *http.Response) (*LiftHoldResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &LiftHoldResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetLedgerResponse parses an HTTP response from a GetLedgerWithResponse call
+func ParseGetLedgerResponse(rsp *http.Response) (*GetLedgerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLedgerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Ledger
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTailEventsResponse parses an HTTP response from a TailEventsWithResponse call
+func ParseTailEventsResponse(rsp *http.Response) (*TailEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TailEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListVerificationsResponse parses an HTTP response from a ListVerificationsWithResponse call
+func ParseListVerificationsResponse(rsp *http.Response) (*ListVerificationsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListVerificationsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VerificationList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStartVerificationResponse parses an HTTP response from a StartVerificationWithResponse call
+func ParseStartVerificationResponse(rsp *http.Response) (*StartVerificationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StartVerificationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
