@@ -121,7 +121,7 @@ func newAsker(ctx context.Context, address, token string, from net.IP) (*asker, 
 	if err != nil {
 		return nil, err
 	}
-	a := &asker{conn: conn, request: []byte((&Job{Method: "GET", Path: "/apps?"}).head(token, 0)), answers: bufio.NewReader(conn)}
+	a := &asker{conn: conn, request: (&Job{Method: "GET", Path: "/apps?"}).head(token, 0), answers: bufio.NewReader(conn)}
 	return a, conn.SetDeadline(time.Now().Add(socketTimeout))
 }
 

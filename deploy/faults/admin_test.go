@@ -122,7 +122,7 @@ func TestAnAdminKilledInMidChangeLeavesTheChangeAndItsEventOrNeither(t *testing.
 			unknown++
 		}
 	}
-	t.Logf("admins killed: %d; %d changes made, of %d the client never heard", kills, len(people), unknown)
+	t.Logf("admins killed: %d; %d changes made; what became of %d the client never heard", kills, len(people), unknown)
 
 	for address, told := range answered {
 		if told {

@@ -30,15 +30,13 @@ func renderDocs(d *document) ([]byte, error) {
 		"kindOf":    kindOf,
 		"paragraph": func(s string) []string { return strings.Split(strings.TrimSpace(s), "\n\n") },
 		"indented":  func(s string) bool { return strings.HasPrefix(s, "    ") },
+		"unindent":  func(s string) string { return strings.ReplaceAll("\n"+s, "\n    ", "\n")[1:] },
+		"inline":    inline,
+		"breakable": breakable,
+		"named":     func(name string) bool { return d.schemas[name] != nil },
 		"statuses":  func(m map[string]response) []string { return slices.Sorted(maps.Keys(m)) },
 		"base":      func() string { return BasePath },
 		"codes":     func() []code { return codes },
-		"permission": func(o *operation) string {
-			if o.Rule.Anybody {
-				return "any credential"
-			}
-			return string(o.Rule.Permission)
-		},
 	}
 	page, err := template.New("docs").Funcs(funcs).Parse(docsTemplate)
 	if err != nil {
@@ -75,6 +73,28 @@ func renderDocs(d *document) ([]byte, error) {
 		return nil, fmt.Errorf("the API's page: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+// span is a part of a text.
+type span struct {
+	Code bool
+	Text string
+}
+
+// inline finds what stands between backticks.
+func inline(text string) []span {
+	var spans []span
+	for i, part := range strings.Split(text, "`") {
+		if part != "" {
+			spans = append(spans, span{Code: i%2 == 1, Text: part})
+		}
+	}
+	return spans
+}
+
+// breakable lets a path go on in the next line where one of its segments ends.
+func breakable(path string) template.HTML {
+	return template.HTML(strings.ReplaceAll(template.HTMLEscapeString(path), "/", "<wbr>/")) //nolint:gosec // escaped, in this line
 }
 
 // row is one member of an object, as the page lists it.
