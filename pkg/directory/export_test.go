@@ -30,6 +30,8 @@ func SealCursor(key string, id uuid.UUID) string { return sealCursor(key, id) }
 const (
 	ListTokensStatement         = listTokens
 	ListTokensByPrefixStatement = listTokensByPrefix
+	ByBitmapStatement           = byBitmap
+	FindTokenWordsStatement     = findTokenWords
 	FindTokensByNameStatement   = findTokensByName
 	ListUsersStatement          = listUsers
 	ListSessionsStatement       = listSessions

@@ -36,7 +36,9 @@ func wordQuery(text string) string {
 		if query.Len() > 0 {
 			query.WriteString(" & ")
 		}
-		query.WriteString("'" + word + "':*") // neither a quote nor a backslash is part of a word
+		// Neither a quote nor a backslash is part of a word. The word itself says nothing that its beginning does not,
+		// but how common it is PostgreSQL knows, and of beginnings it guesses: by it, it chooses the way.
+		query.WriteString("('" + word + "' | '" + word + "':*)")
 	}
 	return query.String()
 }

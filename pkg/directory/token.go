@@ -154,6 +154,15 @@ where ($1 = '' or t.kind = $1)
 order by t.created_at desc, t.id desc
 limit $8`
 
+const listTokensAmong = selectTokens + `
+where ($1 = '' or t.kind = $1)
+  and ($2::uuid is null or t.owner_id = $2)
+  and t.id = any($3::uuid[])
+  and ($4 or t.revoked_at is null and t.expires_at > $5)
+  and (t.created_at, t.id) < ($6, $7::uuid)
+order by t.created_at desc, t.id desc
+limit $8`
+
 const listTokensByPrefix = selectTokens + `
 where ($1 = '' or t.kind = $1)
   and ($2::uuid is null or t.owner_id = $2)
@@ -173,13 +182,12 @@ func (r *Reader) ListTokens(ctx context.Context, filter TokenFilter) (Page[Token
 	if err != nil {
 		return Page[Token]{}, err
 	}
-	statement, search, hopeless := listTokens, "", false
-	switch text := cleanSearch(filter.Search); {
-	case strings.HasPrefix(text, tokenMark):
-		statement, search = listTokensByPrefix, likeBeginning(text[:min(len(text), credential.TokenPrefixLength)])
-	case text != "":
-		search = wordQuery(text)
-		hopeless = search == ""
+	text := cleanSearch(filter.Search)
+	words := ""
+	if text != "" && !strings.HasPrefix(text, tokenMark) {
+		if words = wordQuery(text); words == "" {
+			return Page[Token]{}, nil
+		}
 	}
 	var page Page[Token]
 	err = r.view(ctx, func(tx *readTx) error {
@@ -191,8 +199,18 @@ func (r *Reader) ListTokens(ctx context.Context, filter TokenFilter) (Page[Token
 			}
 			owner = nullID(user.ID)
 		}
-		if hopeless {
-			return nil
+		statement, search := listTokens, any("")
+		switch {
+		case words != "":
+			found, all, err := tx.tokensWithWords(ctx, words)
+			if err != nil {
+				return err
+			}
+			if search = words; all { // those who have a common word are met soon, from the newest on
+				statement, search = listTokensAmong, pq.Array(found)
+			}
+		case text != "":
+			statement, search = listTokensByPrefix, likeBeginning(text[:min(len(text), credential.TokenPrefixLength)])
 		}
 		var rows []tokenRow
 		if err := tx.sel(ctx, &rows, statement, string(filter.Kind), owner, search, filter.Ended, tx.now,
@@ -208,6 +226,32 @@ func (r *Reader) ListTokens(ctx context.Context, filter TokenFilter) (Page[Token
 		return err
 	})
 	return page, err
+}
+
+// mostFound is how many tokens a search gathers before it goes by the list of all instead.
+const mostFound = 2000
+
+// PostgreSQL can only guess how many rows have words that begin so, and with a limit it may walk the whole table in the
+// hope of meeting them soon. What it is left with here is the index over words.
+const (
+	byBitmap       = `select set_config(name, $1, true) from unnest(array['enable_seqscan', 'enable_indexscan', 'enable_indexonlyscan']) as name`
+	findTokenWords = `select t.id from rgw.tokens t where rgw.words(t.name) @@ lower($1)::tsquery limit $2`
+)
+
+// tokensWithWords returns the tokens whose names have the words, and whether these are all, rather than the first of
+// many.
+func (tx *readTx) tokensWithWords(ctx context.Context, words string) (found []string, all bool, err error) {
+	var set []string
+	if err := tx.sel(ctx, &set, byBitmap, "off"); err != nil {
+		return nil, false, wrap("searching tokens", err)
+	}
+	if err := tx.sel(ctx, &found, findTokenWords, words, mostFound+1); err != nil {
+		return nil, false, wrap("searching tokens", err)
+	}
+	if err := tx.sel(ctx, &set, byBitmap, "on"); err != nil {
+		return nil, false, wrap("searching tokens", err)
+	}
+	return found, len(found) <= mostFound, nil
 }
 
 // openTimeCursor reads a cursor of a list that is sorted from newest to oldest.
