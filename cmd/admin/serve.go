@@ -23,6 +23,7 @@ import (
 	"rackgateway/pkg/adminapi"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/config"
+	"rackgateway/pkg/console"
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/daemon"
 	"rackgateway/pkg/directory"
@@ -37,7 +38,7 @@ import (
 type serveCmd struct{}
 
 func (serveCmd) Help() string {
-	return `Serves sign-in at /login/ and the API at /api/v1/ (see /api/v1/docs) until SIGTERM.
+	return `Serves the web console at /console/, sign-in at /login/ and the API at /api/v1/ (see /api/v1/docs) until SIGTERM.
 
 When ADMIN_DATABASE_URL is set it first brings the schema up to date, unless MIGRATE=off; that connection is closed before anybody is served. The people of ADMIN_USERS, DEPLOYER_USERS, OPERATIONS_USERS and VIEWER_USERS are made once, at the first start.`
 }
@@ -128,7 +129,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	}
 	api, err := adminapi.New(adminapi.Config{
 		DB: db, Reader: reader, Writer: writer, Credentials: credentials, Audit: events, Sessions: sessions, Answers: answersBox(keys), Ledger: book.shown,
-		RackName: cfg.Rack.Organization + "/" + cfg.Rack.Alias, Origin: cfg.Server.AdminURL, ClientAddress: address,
+		RackName: cfg.Rack.Organization + "/" + cfg.Rack.Alias, GatewayHost: cfg.Server.Domain, Origin: cfg.Server.AdminURL, ClientAddress: address,
 		Rack: adminapi.NewRack(cfg.Upstream.ProxyURL, toProxy, log), Log: log, Now: p.now, Doctor: checklist.Examine,
 		Ready: map[string]adminapi.CheckFunc{
 			"audit": func(context.Context) (bool, string) {
@@ -151,6 +152,13 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	})
 	if err != nil {
 		return err
+	}
+	pages, err := console.New(cfg.Server.AdminURL.Scheme == "https")
+	if err != nil {
+		return err
+	}
+	if !pages.Built() {
+		log.Warn("this program was built without the web console: /console/ says how to build it")
 	}
 	metrics.watch(events, credentials)
 	metrics.watchLedger(book)
@@ -199,7 +207,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	}
 
 	server := &http.Server{
-		Handler:           metrics.count(mount(api, people)),
+		Handler:           metrics.count(mount(api, people, pages)),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -225,11 +233,14 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 }
 
 // mount is the table of contents of the service.
-func mount(api *adminapi.API, people *signin.Handler) http.Handler {
+func mount(api *adminapi.API, people *signin.Handler, pages *console.Console) http.Handler {
 	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
 	router.PathPrefix(adminapi.BasePath + "/").Handler(api)
 	people.Mount(router)
-	router.Path("/").Methods(http.MethodGet).Handler(http.RedirectHandler("/login/", http.StatusSeeOther))
+	router.PathPrefix(console.BasePath).Handler(pages)
+	for _, path := range []string{"/", "/console"} {
+		router.Path(path).Methods(http.MethodGet).Handler(http.RedirectHandler(console.BasePath, http.StatusSeeOther))
+	}
 	router.NotFoundHandler = api // which says so
 	router.MethodNotAllowedHandler = api
 	return router

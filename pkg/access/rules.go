@@ -257,6 +257,8 @@ func Rules() []Rule {
 		r("revokeMyDevice", "token.revoke", "", none, no, anybody, only(OnlyPerson)),
 		r("listMySessions", "session.list", "", none, no, anybody, only(OnlyPerson)),
 		r("revokeMySession", "session.revoke", "", none, no, anybody, only(OnlyPerson)),
+		r("getOverview", "overview.get", "", none, no, anybody),
+		r("watch", "overview.watch", "", none, no, anybody),
 		r("listUsers", "user.list", PermUserRead, none, no),
 		r("addUser", "user.add", PermUserManage, S, no),
 		r("getUser", "user.get", PermUserRead, none, no),

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,9 @@ type Config struct {
 
 	// RackName is ORGANIZATION/ALIAS.
 	RackName string
+	// GatewayHost is where command lines reach the gateway, such as gateway.example.com; it is told to people, and may be
+	// empty.
+	GatewayHost string
 	// Origin is the scheme and host by which browsers reach the API, such as https://gateway.example.com.
 	Origin *url.URL
 	// ClientAddress finds where a request comes from.
@@ -77,6 +81,8 @@ type API struct {
 	docs       []byte // the page
 	ready      readiness
 	checklist  checklist
+	figures    figureCache
+	live       *liveHub
 	draining   atomic.Bool
 	stopping   chan struct{} // closed when the process is being stopped
 	tails      tails
@@ -95,7 +101,7 @@ func New(config Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &API{Config: config, document: document, flood: newFloodgate(), stopping: make(chan struct{})}
+	a := &API{Config: config, document: document, flood: newFloodgate(), stopping: make(chan struct{}), live: newLiveHub()}
 	if a.docs, err = renderDocs(document); err != nil {
 		return nil, err
 	}
@@ -167,6 +173,9 @@ func (a *API) secure(h http.Header) {
 func (a *API) Run(ctx context.Context) error {
 	minutely := time.NewTicker(time.Minute)
 	defer minutely.Stop()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { a.watchRecord(ctx) })
 	for {
 		if err := a.forgetKeys(ctx); err != nil && ctx.Err() == nil {
 			a.Log.WarnContext(ctx, "idempotency keys of the past could not be deleted; it is tried again", "error", err)
@@ -188,6 +197,7 @@ func (a *API) Run(ctx context.Context) error {
 func (a *API) StopBeingReady() {
 	if a.draining.CompareAndSwap(false, true) {
 		close(a.stopping)
+		a.live.end()
 	}
 }
 

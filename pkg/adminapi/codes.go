@@ -42,5 +42,6 @@ var codes = []code{
 	{"unavailable", http.StatusServiceUnavailable, "The database could not be reached in time. Nothing was changed."},
 	{"no-proxy", http.StatusNotFound, "Admin was not told where the proxy is."},
 	{"proxy-unreachable", http.StatusBadGateway, "The proxy cannot be reached."},
+	{"too-many-streams", http.StatusTooManyRequests, "You listen too many times at once. Close some tabs."},
 	{"internal", http.StatusInternalServerError, "A mistake of the gateway's own. Tell an administrator the request id."},
 }

@@ -96,7 +96,9 @@ func (a *API) operation(next http.Handler) http.Handler {
 		x.r = r
 		// A body that trickles in is not waited for any longer than all else. What cannot have a deadline is a recorder
 		// in a test.
-		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(a.MaxWait))
+		if !x.op.streams() {
+			_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(a.MaxWait))
+		}
 		if !x.op.Public {
 			if refused := x.authorise(ctx, x.op.Rule); refused != nil {
 				x.answer(refused)

@@ -22,7 +22,7 @@ func (a operations) GetMe(ctx context.Context, _ GetMeRequestObject) (GetMeRespo
 		return nil, err
 	}
 	me := GetMe200JSONResponse{
-		Kind: MeKind(p.TokenKind), Label: p.Label(), UserId: user.ID, Email: &user.Email, Name: &user.Name, Rack: a.RackName,
+		Kind: MeKind(p.TokenKind), Label: p.Label(), UserId: user.ID, Email: &user.Email, Name: &user.Name, Rack: a.RackName, GatewayHost: some(a.GatewayHost),
 		Permissions: []string{}, Bindings: []Binding{}, ExpiresAt: &p.ExpiresAt,
 	}
 	for _, permission := range access.Permissions() {
@@ -42,9 +42,13 @@ func (a operations) GetMe(ctx context.Context, _ GetMeRequestObject) (GetMeRespo
 	return me, nil
 }
 
-// somewhere reports whether any of the grants gives the permission over any app.
+// somewhere reports whether any of the grants gives the permission over any app. What is the gateway's belongs to no app:
+// only a grant over all of them gives it.
 func somewhere(grants []access.Grant, permission access.Permission) bool {
-	return slices.ContainsFunc(grants, func(g access.Grant) bool { return g.Permissions.Has(permission) })
+	ofGateway := strings.HasPrefix(string(permission), "gateway:")
+	return slices.ContainsFunc(grants, func(g access.Grant) bool {
+		return g.Permissions.Has(permission) && (!ofGateway || g.App == "*")
+	})
 }
 
 // ListMyDevices lists the caller's own CLI tokens.

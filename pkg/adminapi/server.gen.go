@@ -470,9 +470,12 @@ type Me struct {
 	CsrfToken *string    `json:"csrf_token,omitempty"`
 	Email     *string    `json:"email,omitempty"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-	Kind      MeKind     `json:"kind"`
-	Label     string     `json:"label"`
-	Name      *string    `json:"name,omitempty"`
+
+	// GatewayHost Where command lines and pipelines reach the gateway
+	GatewayHost *string `json:"gateway_host,omitempty"`
+	Kind        MeKind  `json:"kind"`
+	Label       string  `json:"label"`
+	Name        *string `json:"name,omitempty"`
 
 	// Permissions What the caller may do over some app or all
 	Permissions []string `json:"permissions"`
@@ -529,6 +532,37 @@ type NewUser struct {
 	Bindings *[]Binding `json:"bindings,omitempty"`
 	Email    string     `json:"email"`
 	Name     *string    `json:"name,omitempty"`
+}
+
+// Overview defines model for Overview.
+type Overview struct {
+	// At When it was so
+	At time.Time `json:"at"`
+
+	// CliConnected The caller has a CLI token that works; people only
+	CliConnected *bool `json:"cli_connected,omitempty"`
+
+	// Deploys The last releases that were promoted, the newest first
+	Deploys *[]Event       `json:"deploys,omitempty"`
+	People  *PeopleFigures `json:"people,omitempty"`
+
+	// Record The record of the last 24 hours.
+	Record *RecordFigures `json:"record,omitempty"`
+
+	// Sessions Browser sessions that are good
+	Sessions *int `json:"sessions,omitempty"`
+
+	// Tokens API tokens.
+	Tokens *TokenFigures `json:"tokens,omitempty"`
+}
+
+// PeopleFigures defines model for PeopleFigures.
+type PeopleFigures struct {
+	// Admins Admins of everything who are not locked
+	Admins      int `json:"admins"`
+	Locked      int `json:"locked"`
+	Total       int `json:"total"`
+	WithoutRole int `json:"without_role"`
 }
 
 // PermissionList defines model for PermissionList.
@@ -617,6 +651,16 @@ type Push struct {
 // Reason defines model for Reason.
 type Reason struct {
 	Reason string `json:"reason"`
+}
+
+// RecordFigures The record of the last 24 hours.
+type RecordFigures struct {
+	Events   int        `json:"events"`
+	LastAt   *time.Time `json:"last_at,omitempty"`
+	Refusals int        `json:"refusals"`
+
+	// RefusalsByHour 24 figures, the last hour at the end
+	RefusalsByHour []int `json:"refusals_by_hour"`
 }
 
 // Role defines model for Role.
@@ -753,6 +797,14 @@ type Token struct {
 	SignInDue   *time.Time `json:"sign_in_due,omitempty"`
 	SourceCidrs []string   `json:"source_cidrs"`
 	State       TokenState `json:"state"`
+}
+
+// TokenFigures API tokens.
+type TokenFigures struct {
+	Active int `json:"active"`
+
+	// Expiring Those of them that end within a week
+	Expiring int `json:"expiring"`
 }
 
 // TokenKind defines model for TokenKind.
@@ -1112,6 +1164,12 @@ type ListUsersParams struct {
 	// Search Words of a name or address, or how they begin, in any case
 	Search *Search `form:"search,omitempty" json:"search,omitempty"`
 
+	// Role Who has this role, over any apps
+	Role *string `form:"role,omitempty" json:"role,omitempty"`
+
+	// Locked Who is, or is not, locked
+	Locked *bool `form:"locked,omitempty" json:"locked,omitempty"`
+
 	// Removed Lists removed people too
 	Removed *bool `form:"removed,omitempty" json:"removed,omitempty"`
 }
@@ -1256,6 +1314,9 @@ type ServerInterface interface {
 	// GetReady Whether it can do its work, and what is in the way
 	// (GET /health/ready)
 	GetReady(w http.ResponseWriter, r *http.Request)
+	// Watch Hear that something has changed
+	// (GET /live)
+	Watch(w http.ResponseWriter, r *http.Request)
 	// GetMe Who the caller is, and what they may do
 	// (GET /me)
 	GetMe(w http.ResponseWriter, r *http.Request)
@@ -1277,6 +1338,9 @@ type ServerInterface interface {
 	// GetDocument This document
 	// (GET /openapi.json)
 	GetDocument(w http.ResponseWriter, r *http.Request)
+	// GetOverview How the gateway is, in figures
+	// (GET /overview)
+	GetOverview(w http.ResponseWriter, r *http.Request)
 	// ListPermissions Every permission there is
 	// (GET /permissions)
 	ListPermissions(w http.ResponseWriter, r *http.Request)
@@ -2284,6 +2348,20 @@ func (siw *ServerInterfaceWrapper) GetReady(w http.ResponseWriter, r *http.Reque
 	handler.ServeHTTP(w, r)
 }
 
+// Watch operation middleware
+func (siw *ServerInterfaceWrapper) Watch(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Watch(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetMe operation middleware
 func (siw *ServerInterfaceWrapper) GetMe(w http.ResponseWriter, r *http.Request) {
 
@@ -2536,6 +2614,20 @@ func (siw *ServerInterfaceWrapper) GetDocument(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetDocument(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetOverview operation middleware
+func (siw *ServerInterfaceWrapper) GetOverview(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetOverview(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3381,6 +3473,32 @@ func (siw *ServerInterfaceWrapper) ListUsers(w http.ResponseWriter, r *http.Requ
 		return
 	}
 
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", r.URL.Query(), &params.Role, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "role"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "role", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "locked" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "locked", r.URL.Query(), &params.Locked, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "locked"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "locked", Err: err})
+		}
+		return
+	}
+
 	// ------------- Optional query parameter "removed" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "removed", r.URL.Query(), &params.Removed, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
@@ -3796,6 +3914,10 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/me/sessions", wrapper.ListMySessions).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/me/sessions/{sessionId}", wrapper.RevokeMySession).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/overview", wrapper.GetOverview).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/live", wrapper.Watch).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/users", wrapper.ListUsers).Methods(http.MethodGet)
 
@@ -4876,6 +4998,73 @@ func (response GetReadydefaultApplicationProblemPlusJSONResponse) VisitGetReadyR
 	return err
 }
 
+type WatchRequestObject struct {
+}
+
+type WatchResponseObject interface {
+	VisitWatchResponse(w http.ResponseWriter) error
+}
+
+type Watch200TexteventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response Watch200TexteventStreamResponse) VisitWatchResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type WatchdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response WatchdefaultApplicationProblemPlusJSONResponse) VisitWatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetMeRequestObject struct {
 }
 
@@ -5127,6 +5316,44 @@ type GetDocumentdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetDocumentdefaultApplicationProblemPlusJSONResponse) VisitGetDocumentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOverviewRequestObject struct {
+}
+
+type GetOverviewResponseObject interface {
+	VisitGetOverviewResponse(w http.ResponseWriter) error
+}
+
+type GetOverview200JSONResponse Overview
+
+func (response GetOverview200JSONResponse) VisitGetOverviewResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOverviewdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetOverviewdefaultApplicationProblemPlusJSONResponse) VisitGetOverviewResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6179,6 +6406,9 @@ type StrictServerInterface interface {
 	// GetReady Whether it can do its work, and what is in the way
 	// (GET /health/ready)
 	GetReady(ctx context.Context, request GetReadyRequestObject) (GetReadyResponseObject, error)
+	// Watch Hear that something has changed
+	// (GET /live)
+	Watch(ctx context.Context, request WatchRequestObject) (WatchResponseObject, error)
 	// GetMe Who the caller is, and what they may do
 	// (GET /me)
 	GetMe(ctx context.Context, request GetMeRequestObject) (GetMeResponseObject, error)
@@ -6200,6 +6430,9 @@ type StrictServerInterface interface {
 	// GetDocument This document
 	// (GET /openapi.json)
 	GetDocument(ctx context.Context, request GetDocumentRequestObject) (GetDocumentResponseObject, error)
+	// GetOverview How the gateway is, in figures
+	// (GET /overview)
+	GetOverview(ctx context.Context, request GetOverviewRequestObject) (GetOverviewResponseObject, error)
 	// ListPermissions Every permission there is
 	// (GET /permissions)
 	ListPermissions(ctx context.Context, request ListPermissionsRequestObject) (ListPermissionsResponseObject, error)
@@ -6926,6 +7159,30 @@ func (sh *strictHandler) GetReady(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// Watch operation middleware
+func (sh *strictHandler) Watch(w http.ResponseWriter, r *http.Request) {
+	var request WatchRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.Watch(ctx, request.(WatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Watch")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(WatchResponseObject); ok {
+		if err := validResponse.VisitWatchResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetMe operation middleware
 func (sh *strictHandler) GetMe(w http.ResponseWriter, r *http.Request) {
 	var request GetMeRequestObject
@@ -7106,6 +7363,30 @@ func (sh *strictHandler) GetDocument(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetDocumentResponseObject); ok {
 		if err := validResponse.VisitGetDocumentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetOverview operation middleware
+func (sh *strictHandler) GetOverview(w http.ResponseWriter, r *http.Request) {
+	var request GetOverviewRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOverview(ctx, request.(GetOverviewRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOverview")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetOverviewResponseObject); ok {
+		if err := validResponse.VisitGetOverviewResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -17,7 +17,7 @@ func userOf(u directory.User) User {
 // ListUsers lists people.
 func (a operations) ListUsers(ctx context.Context, in ListUsersRequestObject) (ListUsersResponseObject, error) {
 	page, err := a.Reader.ListUsers(ctx, directory.UserFilter{
-		Search: text(in.Params.Search), Removed: in.Params.Removed != nil && *in.Params.Removed,
+		Search: text(in.Params.Search), Role: text(in.Params.Role), Locked: in.Params.Locked, Removed: in.Params.Removed != nil && *in.Params.Removed,
 		Limit: limitOf(in.Params.Limit), After: text(in.Params.Cursor),
 	})
 	if err != nil {

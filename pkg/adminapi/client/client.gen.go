@@ -470,9 +470,12 @@ type Me struct {
 	CsrfToken *string    `json:"csrf_token,omitempty"`
 	Email     *string    `json:"email,omitempty"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-	Kind      MeKind     `json:"kind"`
-	Label     string     `json:"label"`
-	Name      *string    `json:"name,omitempty"`
+
+	// GatewayHost Where command lines and pipelines reach the gateway
+	GatewayHost *string `json:"gateway_host,omitempty"`
+	Kind        MeKind  `json:"kind"`
+	Label       string  `json:"label"`
+	Name        *string `json:"name,omitempty"`
 
 	// Permissions What the caller may do over some app or all
 	Permissions []string `json:"permissions"`
@@ -529,6 +532,37 @@ type NewUser struct {
 	Bindings *[]Binding `json:"bindings,omitempty"`
 	Email    string     `json:"email"`
 	Name     *string    `json:"name,omitempty"`
+}
+
+// Overview defines model for Overview.
+type Overview struct {
+	// At When it was so
+	At time.Time `json:"at"`
+
+	// CliConnected The caller has a CLI token that works; people only
+	CliConnected *bool `json:"cli_connected,omitempty"`
+
+	// Deploys The last releases that were promoted, the newest first
+	Deploys *[]Event       `json:"deploys,omitempty"`
+	People  *PeopleFigures `json:"people,omitempty"`
+
+	// Record The record of the last 24 hours.
+	Record *RecordFigures `json:"record,omitempty"`
+
+	// Sessions Browser sessions that are good
+	Sessions *int `json:"sessions,omitempty"`
+
+	// Tokens API tokens.
+	Tokens *TokenFigures `json:"tokens,omitempty"`
+}
+
+// PeopleFigures defines model for PeopleFigures.
+type PeopleFigures struct {
+	// Admins Admins of everything who are not locked
+	Admins      int `json:"admins"`
+	Locked      int `json:"locked"`
+	Total       int `json:"total"`
+	WithoutRole int `json:"without_role"`
 }
 
 // PermissionList defines model for PermissionList.
@@ -617,6 +651,16 @@ type Push struct {
 // Reason defines model for Reason.
 type Reason struct {
 	Reason string `json:"reason"`
+}
+
+// RecordFigures The record of the last 24 hours.
+type RecordFigures struct {
+	Events   int        `json:"events"`
+	LastAt   *time.Time `json:"last_at,omitempty"`
+	Refusals int        `json:"refusals"`
+
+	// RefusalsByHour 24 figures, the last hour at the end
+	RefusalsByHour []int `json:"refusals_by_hour"`
 }
 
 // Role defines model for Role.
@@ -753,6 +797,14 @@ type Token struct {
 	SignInDue   *time.Time `json:"sign_in_due,omitempty"`
 	SourceCidrs []string   `json:"source_cidrs"`
 	State       TokenState `json:"state"`
+}
+
+// TokenFigures API tokens.
+type TokenFigures struct {
+	Active int `json:"active"`
+
+	// Expiring Those of them that end within a week
+	Expiring int `json:"expiring"`
 }
 
 // TokenKind defines model for TokenKind.
@@ -1112,6 +1164,12 @@ type ListUsersParams struct {
 	// Search Words of a name or address, or how they begin, in any case
 	Search *Search `form:"search,omitempty" json:"search,omitempty"`
 
+	// Role Who has this role, over any apps
+	Role *string `form:"role,omitempty" json:"role,omitempty"`
+
+	// Locked Who is, or is not, locked
+	Locked *bool `form:"locked,omitempty" json:"locked,omitempty"`
+
 	// Removed Lists removed people too
 	Removed *bool `form:"removed,omitempty" json:"removed,omitempty"`
 }
@@ -1432,6 +1490,15 @@ type ClientInterface interface {
 	// Corresponds with GET /health/ready (the `GetReady` operationId).
 	GetReady(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// Watch Hear that something has changed
+	//
+	// Server-Sent Events of the type `changed`, whose data names what is no longer as it was, by blanks: people, tokens,
+	// sessions, roles, settings, rack, or record. What it is now is for the other operations to say. The stream ends
+	// with the session or token that opened it. After a drop, ask again for everything: what was missed is not repeated.
+	//
+	// Corresponds with GET /live (the `Watch` operationId).
+	Watch(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetMe Who the caller is, and what they may do
 	//
 	// Corresponds with GET /me (the `GetMe` operationId).
@@ -1479,6 +1546,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /openapi.json (the `GetDocument` operationId).
 	GetDocument(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOverview How the gateway is, in figures
+	//
+	// What the caller may not see is left out. Reading it leaves no event, so that it can be looked at as often as it changes.
+	//
+	// Corresponds with GET /overview (the `GetOverview` operationId).
+	GetOverview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPermissions Every permission there is
 	//
@@ -2120,6 +2194,25 @@ func (c *Client) GetReady(ctx context.Context, reqEditors ...RequestEditorFn) (*
 	return c.Client.Do(req)
 }
 
+// Watch Hear that something has changed
+//
+// Server-Sent Events of the type `changed`, whose data names what is no longer as it was, by blanks: people, tokens,
+// sessions, roles, settings, rack, or record. What it is now is for the other operations to say. The stream ends
+// with the session or token that opened it. After a drop, ask again for everything: what was missed is not repeated.
+//
+// Corresponds with GET /live (the `Watch` operationId).
+func (c *Client) Watch(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWatchRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetMe Who the caller is, and what they may do
 //
 // Corresponds with GET /me (the `GetMe` operationId).
@@ -2238,6 +2331,23 @@ func (c *Client) RevokeMySession(ctx context.Context, sessionId SessionId, param
 // Corresponds with GET /openapi.json (the `GetDocument` operationId).
 func (c *Client) GetDocument(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDocumentRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOverview How the gateway is, in figures
+//
+// What the caller may not see is left out. Reading it leaves no event, so that it can be looked at as often as it changes.
+//
+// Corresponds with GET /overview (the `GetOverview` operationId).
+func (c *Client) GetOverview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOverviewRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -3959,6 +4069,33 @@ func NewGetReadyRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewWatchRequest constructs an http.Request for the Watch method
+func NewWatchRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/live")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetMeRequest constructs an http.Request for the GetMe method
 func NewGetMeRequest(server string) (*http.Request, error) {
 	var err error
@@ -4281,6 +4418,33 @@ func NewGetDocumentRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/openapi.json")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetOverviewRequest constructs an http.Request for the GetOverview method
+func NewGetOverviewRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/overview")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5330,6 +5494,30 @@ func NewListUsersRequest(server string, params *ListUsersParams) (*http.Request,
 
 		}
 
+		if params.Role != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", *params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Locked != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "locked", *params.Locked, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Removed != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "removed", *params.Removed, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
@@ -5924,6 +6112,17 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /health/ready (the `GetReady` operationId).
 	GetReadyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetReadyResponse, error)
 
+	// WatchWithResponse Hear that something has changed
+	//
+	// Server-Sent Events of the type `changed`, whose data names what is no longer as it was, by blanks: people, tokens,
+	// sessions, roles, settings, rack, or record. What it is now is for the other operations to say. The stream ends
+	// with the session or token that opened it. After a drop, ask again for everything: what was missed is not repeated.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /live (the `Watch` operationId).
+	WatchWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WatchResponse, error)
+
 	// GetMeWithResponse Who the caller is, and what they may do
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -5983,6 +6182,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /openapi.json (the `GetDocument` operationId).
 	GetDocumentWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error)
+
+	// GetOverviewWithResponse How the gateway is, in figures
+	//
+	// What the caller may not see is left out. Reading it leaves no event, so that it can be looked at as often as it changes.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /overview (the `GetOverview` operationId).
+	GetOverviewWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOverviewResponse, error)
 
 	// ListPermissionsWithResponse Every permission there is
 	//
@@ -7285,6 +7493,47 @@ func (r GetReadyResponse) ContentType() string {
 	return ""
 }
 
+type WatchResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r WatchResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r WatchResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r WatchResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r WatchResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r WatchResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetMeResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7601,6 +7850,54 @@ func (r GetDocumentResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetDocumentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetOverviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Overview
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOverviewResponse) GetJSON200() *Overview {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetOverviewResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOverviewResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOverviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOverviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOverviewResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9148,6 +9445,23 @@ func (c *ClientWithResponses) GetReadyWithResponse(ctx context.Context, reqEdito
 	return ParseGetReadyResponse(rsp)
 }
 
+// WatchWithResponse Hear that something has changed
+//
+// Server-Sent Events of the type `changed`, whose data names what is no longer as it was, by blanks: people, tokens,
+// sessions, roles, settings, rack, or record. What it is now is for the other operations to say. The stream ends
+// with the session or token that opened it. After a drop, ask again for everything: what was missed is not repeated.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /live (the `Watch` operationId).
+func (c *ClientWithResponses) WatchWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WatchResponse, error) {
+	rsp, err := c.Watch(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWatchResponse(rsp)
+}
+
 // GetMeWithResponse Who the caller is, and what they may do
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9254,6 +9568,21 @@ func (c *ClientWithResponses) GetDocumentWithResponse(ctx context.Context, reqEd
 		return nil, err
 	}
 	return ParseGetDocumentResponse(rsp)
+}
+
+// GetOverviewWithResponse How the gateway is, in figures
+//
+// What the caller may not see is left out. Reading it leaves no event, so that it can be looked at as often as it changes.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /overview (the `GetOverview` operationId).
+func (c *ClientWithResponses) GetOverviewWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOverviewResponse, error) {
+	rsp, err := c.GetOverview(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOverviewResponse(rsp)
 }
 
 // ListPermissionsWithResponse Every permission there is
@@ -10424,6 +10753,32 @@ func ParseGetReadyResponse(rsp *http.Response) (*GetReadyResponse, error) {
 	return response, nil
 }
 
+// ParseWatchResponse parses an HTTP response from a WatchWithResponse call
+func ParseWatchResponse(rsp *http.Response) (*WatchResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &WatchResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetMeResponse parses an HTTP response from a GetMeWithResponse call
 func ParseGetMeResponse(rsp *http.Response) (*GetMeResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10630,6 +10985,39 @@ func ParseGetDocumentResponse(rsp *http.Response) (*GetDocumentResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest json.RawMessage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetOverviewResponse parses an HTTP response from a GetOverviewWithResponse call
+func ParseGetOverviewResponse(rsp *http.Response) (*GetOverviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOverviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Overview
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -1,0 +1,184 @@
+// Every question that pages ask, in one place: the same question has the same key wherever it is asked, so that a change
+// is seen by all.
+import { infiniteQueryOptions, QueryClient, queryOptions } from "@tanstack/react-query";
+import { call, ProblemError, worthRetrying, type Schemas } from "./client";
+import * as rack from "./rack";
+
+export type Me = Schemas["Me"];
+export type User = Schemas["User"];
+export type Role = Schemas["Role"];
+export type Token = Schemas["Token"];
+export type Session = Schemas["Session"];
+export type Setting = Schemas["Setting"];
+export type AuditEvent = Schemas["Event"];
+export type Binding = Schemas["Binding"];
+
+export function newQueryClient(): QueryClient {
+  return new QueryClient({
+    defaultOptions: {
+      queries: {
+        staleTime: 10_000,
+        gcTime: 5 * 60_000,
+        // A refusal is an answer: only what may go better by itself is asked again.
+        retry: (count, error) => count < 2 && worthRetrying(error),
+        retryDelay: (count, error) => (error instanceof ProblemError && error.retryAfter !== undefined ? error.retryAfter * 1000 : Math.min(1000 * 2 ** count, 8000)),
+        networkMode: "always",
+      },
+      mutations: { networkMode: "always" },
+    },
+  });
+}
+
+export const me = queryOptions({ queryKey: ["me"], queryFn: ({ signal }) => call("get", "/me", { signal }), staleTime: 60_000 });
+
+// The gateway.
+
+const page = 200;
+
+export interface UserSearch {
+  search?: string | undefined;
+  role?: string | undefined;
+  state?: "locked" | "removed" | undefined;
+}
+
+export const users = (s: UserSearch) =>
+  infiniteQueryOptions({
+    queryKey: ["users", s],
+    queryFn: ({ pageParam, signal }) =>
+      call("get", "/users", {
+        signal,
+        query: { limit: page, ...given({ cursor: pageParam, search: s.search, role: s.role }), ...(s.state === "locked" ? { locked: true } : {}), ...(s.state === "removed" ? { removed: true } : {}) },
+      }),
+    initialPageParam: "",
+    getNextPageParam: (last) => last.next,
+  });
+
+export const user = (id: string) => queryOptions({ queryKey: ["users", "one", id], queryFn: ({ signal }) => call("get", "/users/{userId}", { path: { userId: id }, signal }) });
+
+export const roles = queryOptions({ queryKey: ["roles"], queryFn: ({ signal }) => call("get", "/roles", { signal }) });
+
+export const permissions = queryOptions({ queryKey: ["permissions"], queryFn: ({ signal }) => call("get", "/permissions", { signal }), staleTime: Infinity });
+
+export interface TokenSearch {
+  search?: string | undefined;
+  kind?: "cli" | "api" | undefined;
+  ended?: boolean | undefined;
+  owner?: string | undefined;
+}
+
+export const tokens = (s: TokenSearch) =>
+  infiniteQueryOptions({
+    queryKey: ["tokens", s],
+    queryFn: ({ pageParam, signal }) =>
+      call("get", "/tokens", { signal, query: { limit: page, ...given({ cursor: pageParam, search: s.search, owner: s.owner }), ...(s.kind ? { kind: s.kind } : {}), ...(s.ended ? { ended: true } : {}) } }),
+    initialPageParam: "",
+    getNextPageParam: (last) => last.next,
+  });
+
+export const token = (id: string) => queryOptions({ queryKey: ["tokens", "one", id], queryFn: ({ signal }) => call("get", "/tokens/{tokenId}", { path: { tokenId: id }, signal }) });
+
+export const sessionsOf = (user: string) =>
+  queryOptions({ queryKey: ["sessions", user], queryFn: ({ signal }) => call("get", "/sessions", { query: { user, limit: 100 }, signal }) });
+
+export const mySessions = queryOptions({ queryKey: ["sessions", "mine"], queryFn: ({ signal }) => call("get", "/me/sessions", { query: { limit: 100 }, signal }) });
+
+export const myDevices = queryOptions({ queryKey: ["tokens", "mine"], queryFn: ({ signal }) => call("get", "/me/devices", { query: { limit: 200 }, signal }) });
+
+export const settings = queryOptions({ queryKey: ["settings"], queryFn: ({ signal }) => call("get", "/settings", { signal }) });
+
+export const settingHistory = (key: string) =>
+  queryOptions({ queryKey: ["settings", key, "history"], queryFn: ({ signal }) => call("get", "/settings/{settingKey}/history", { path: { settingKey: key }, query: { limit: 50 }, signal }) });
+
+export const health = queryOptions({
+  queryKey: ["health"],
+  queryFn: async ({ signal }): Promise<Schemas["Health"]> => {
+    // 503 is an answer here too: it says what is in the way.
+    const answer = await fetch("/api/v1/health/ready", { signal, cache: "no-store" });
+    return (await answer.json()) as Schemas["Health"];
+  },
+  refetchInterval: 30_000,
+});
+
+// given leaves out what was not asked for.
+function given(values: Record<string, string | undefined>): Record<string, string> {
+  const out: Record<string, string> = {};
+  for (const [name, value] of Object.entries(values)) if (value !== undefined && value !== "") out[name] = value;
+  return out;
+}
+
+// The rack. Each question is recorded as asked by the person, so pages ask when somebody looks, and again when something
+// has changed; only what the gateway counts as polling is asked for by a clock.
+
+export const system = queryOptions({ queryKey: ["rack", "system"], queryFn: ({ signal }) => rack.get<rack.System>("/system", {}, signal), staleTime: 60_000 });
+
+export const apps = queryOptions({ queryKey: ["rack", "apps"], queryFn: ({ signal }) => rack.list<rack.App>("/apps", {}, signal) });
+
+export const app = (name: string) => queryOptions({ queryKey: ["rack", "app", name], queryFn: ({ signal }) => rack.get<rack.App>(rack.path("apps", name), {}, signal) });
+
+export const services = (name: string) =>
+  queryOptions({ queryKey: ["rack", "app", name, "services"], queryFn: ({ signal }) => rack.list<rack.Service>(rack.path("apps", name, "services"), {}, signal) });
+
+export const processes = (name: string) =>
+  queryOptions({ queryKey: ["rack", "app", name, "processes"], queryFn: ({ signal }) => rack.list<rack.Process>(rack.path("apps", name, "processes"), {}, signal), refetchInterval: 10_000 });
+
+export const builds = (name: string) =>
+  queryOptions({ queryKey: ["rack", "app", name, "builds"], queryFn: ({ signal }) => rack.list<rack.Build>(rack.path("apps", name, "builds"), { limit: 100 }, signal) });
+
+export const build = (name: string, id: string) =>
+  queryOptions({ queryKey: ["rack", "app", name, "builds", id], queryFn: ({ signal }) => rack.get<rack.Build>(rack.path("apps", name, "builds", id), {}, signal) });
+
+export const releases = (name: string) =>
+  queryOptions({ queryKey: ["rack", "app", name, "releases"], queryFn: ({ signal }) => rack.list<rack.Release>(rack.path("apps", name, "releases"), { limit: 100 }, signal) });
+
+export const release = (name: string, id: string) =>
+  queryOptions({ queryKey: ["rack", "app", name, "releases", id], queryFn: ({ signal }) => rack.get<rack.Release>(rack.path("apps", name, "releases", id), {}, signal), staleTime: 60_000 });
+
+export const resources = (name: string) =>
+  queryOptions({ queryKey: ["rack", "app", name, "resources"], queryFn: ({ signal }) => rack.list<rack.Resource>(rack.path("apps", name, "resources"), {}, signal) });
+
+export const instances = queryOptions({ queryKey: ["rack", "instances"], queryFn: ({ signal }) => rack.list<rack.Instance>("/instances", {}, signal) });
+
+export type Overview = Schemas["Overview"];
+
+export const overview = queryOptions({ queryKey: ["overview"], queryFn: ({ signal }) => call("get", "/overview", { signal }) });
+
+// The record.
+
+export interface AuditFilter {
+  actor?: string | undefined;
+  app?: string | undefined;
+  action?: string | undefined;
+  decision?: "allow" | "deny" | "challenge" | "wait" | undefined;
+  phase?: "started" | "finished" | "refused" | "cut" | undefined;
+  kind?: "action" | "poll" | "preflight" | "system" | "all" | undefined;
+  since?: string | undefined;
+}
+
+export const events = (f: AuditFilter) =>
+  infiniteQueryOptions({
+    queryKey: ["audit", "events", f],
+    queryFn: ({ pageParam, signal }) =>
+      call("get", "/audit/events", {
+        signal,
+        query: {
+          limit: page,
+          ...given({ cursor: pageParam, actor: f.actor, app: f.app, action: f.action, since: f.since }),
+          ...(f.decision ? { decision: f.decision } : {}),
+          ...(f.phase ? { phase: f.phase } : {}),
+          ...(f.kind ? { kind: f.kind } : {}),
+        },
+      }),
+    initialPageParam: "",
+    getNextPageParam: (last) => last.next,
+    staleTime: 60_000,
+  });
+
+export const eventsOf = (f: AuditFilter, limit: number) =>
+  queryOptions({
+    queryKey: ["audit", "some", f, limit],
+    queryFn: ({ signal }) => call("get", "/audit/events", { signal, query: { limit, ...given({ actor: f.actor, app: f.app, action: f.action }), ...(f.kind ? { kind: f.kind } : {}) } }),
+    staleTime: 60_000,
+  });
+
+export const request = (id: string) =>
+  queryOptions({ queryKey: ["audit", "request", id], queryFn: ({ signal }) => call("get", "/audit/events", { signal, query: { request_id: id, kind: "all", limit: 100 } }), staleTime: 60_000 });
