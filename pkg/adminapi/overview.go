@@ -35,7 +35,7 @@ const countPeople = `
 select count(*) as total,
   count(*) filter (where u.locked_at is not null) as locked,
   count(*) filter (where not exists (select from rgw.bindings b where b.user_id = u.id)) as without_role,
-  count(*) filter (where u.locked_at is null and exists (select from rgw.bindings b where b.user_id = u.id and b.role = 'admin' and b.app = '*')) as admins
+  count(*) filter (where u.locked_at is null and exists (select from rgw.bindings b where b.user_id = u.id and b.role = 'admin' and b.app_pattern = '*')) as admins
 from rgw.users u
 where u.removed_at is null`
 

@@ -1,0 +1,54 @@
+// What scenarios and photographs share: a browser, people who sign in with it, and what no page may ever do.
+import { chromium } from "playwright-core";
+
+export const plan = JSON.parse(process.env.PLAN ?? "{}");
+
+export async function launch() {
+  return chromium.launch({ executablePath: plan.chromium, args: ["--no-sandbox", "--disable-gpu", "--font-render-hinting=none"] });
+}
+
+/** watch notes what no page may do: complain on its console, break its policy, or ask another host. */
+export function watch(page, found) {
+  page.on("console", (m) => {
+    if (m.type() !== "error" && m.type() !== "warning") return;
+    const text = m.text();
+    // The browser itself notes answers that are no success; whether they were meant is for the scenario to say.
+    if (/^Failed to load resource/.test(text)) return;
+    found.push(`console ${m.type()} at ${page.url()}: ${text}`);
+  });
+  page.on("pageerror", (e) => found.push(`error at ${page.url()}: ${e.message}`));
+  page.on("request", (r) => {
+    const url = new URL(r.url());
+    if (url.protocol === "data:" || url.protocol === "blob:") return;
+    const own = new URL(plan.console).host;
+    if (url.host !== own && url.pathname.startsWith("/console")) found.push(`another host is asked: ${r.url()}`);
+    if (page.url().startsWith(plan.console + "/console") && url.host !== own && r.resourceType() !== "document") found.push(`another host is asked: ${r.url()}`);
+  });
+}
+
+/** context is a browser of somebody's own. */
+export async function newContext(browser, options = {}) {
+  return browser.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB", timezoneId: "UTC", permissions: ["clipboard-read", "clipboard-write"], ...options });
+}
+
+/** signIn goes in as one of the people whom the provider knows, to a page of the console. */
+export async function signIn(page, who, to = "/console/") {
+  await page.goto(plan.console + to);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.locator(`button[value="${who}"]`).click();
+  await page.waitForURL((url) => url.href.startsWith(plan.console + "/console"));
+  await page.locator("[data-title]").waitFor();
+}
+
+/** settle waits until nothing is loading any more. */
+export async function settle(page) {
+  await page.locator("[data-title], main h1").first().waitFor();
+  await page.waitForFunction(() => !document.querySelector('[role=status][aria-label="Loading"]'), undefined, { timeout: 15_000 });
+  await page.evaluate(() => document.fonts.ready.then(() => true));
+  await page.waitForTimeout(120);
+}
+
+/** tell prints the outcome of a scenario, for the test that started this. */
+export function tell(name, seconds, error, note) {
+  process.stdout.write(JSON.stringify({ name, seconds, ...(error ? { error } : {}), ...(note ? { note } : {}) }) + "\n");
+}
