@@ -33,10 +33,24 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build bin/proxy, bin/admin, bin/rack (in memory) and bin/demo
+build: console ## build bin/proxy, bin/admin with the web console, bin/rack (in memory) and bin/demo
 	@deploy/setup.sh go
 	@mkdir -p bin
 	$(GOBUILD) -o bin/ ./cmd/proxy ./cmd/admin ./pkg/racktest/cmd/rack ./deploy/demo
+
+# What the console is built of. It is built anew when any of it changes.
+CONSOLE_SOURCES = $(shell find pkg/console/src pkg/console/build pkg/console/*.json pkg/console/*.ts pkg/console/index.html pkg/adminapi/client/ts/api.ts -type f 2>/dev/null)
+
+.PHONY: console
+console: pkg/console/dist/app/index.html ## build the web console, which admin embeds
+
+pkg/console/node_modules/.package-lock.json: pkg/console/package-lock.json
+	@deploy/setup.sh node
+	cd pkg/console && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+pkg/console/dist/app/index.html: pkg/console/node_modules/.package-lock.json $(CONSOLE_SOURCES)
+	cd pkg/console && npm run build
 
 .PHONY: demo
 demo: demo-setup ## a gateway, a rack and people of each role on this machine; Ctrl-C stops it
@@ -61,17 +75,24 @@ demo-setup:
 	@$(MAKE) build >/dev/null
 
 .PHONY: test
-test: ## unit, table, fuzz seeds, golden matrix, and the real binaries over a real PostgreSQL
+test: console ## unit, table, fuzz seeds, golden matrix, the console's logic, and the real binaries over a real PostgreSQL
 	@deploy/setup.sh go compiler postgres node
+	cd pkg/console && npm run check && npm test
 	go test $(RACE) -timeout 20m $(if $(RUN),-run '$(RUN)') $(TESTFLAGS) $(PKGS)
 
 .PHONY: e2e
-e2e: ## the scenarios of the CLI end to end; with the stock CLI too when there is one (CONVOX=path)
-	@deploy/setup.sh go postgres
+e2e: console ## the scenarios of the CLI and of the console end to end; with the stock CLI too when there is one (CONVOX=path)
+	@deploy/setup.sh go postgres chromium
 	@deploy/e2e.sh '$(CONVOX)' $(TESTFLAGS)
 
+.PHONY: screenshots
+screenshots: console ## photograph every page of the console, light and dark, desktop and phone, into .screenshots
+	@deploy/setup.sh go postgres chromium
+	@mkdir -p .screenshots
+	SCREENSHOTS=$(CURDIR)/.screenshots go test -tags browser -count=1 -timeout 30m -run TestScreenshots ./deploy/e2e/console
+
 .PHONY: lint
-lint: ## formatting, vet, golangci-lint, scripts, and known vulnerabilities where the list can be had
+lint: pkg/console/node_modules/.package-lock.json ## formatting, vet, golangci-lint, the console's types, scripts, and known vulnerabilities where the list can be had
 	@deploy/setup.sh go shellcheck lint
 	@deploy/lint.sh
 
@@ -103,4 +124,4 @@ pin: ## write the digests of the base images into the Dockerfiles and .env.examp
 
 .PHONY: clean
 clean: ## remove what was built; the demo's data stays (make demo-clean)
-	rm -rf bin .bench .cache
+	rm -rf bin .bench .cache .screenshots pkg/console/dist/app pkg/console/node_modules

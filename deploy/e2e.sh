@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the end-to-end scenarios: the real proxy and admin, a real PostgreSQL, the in-memory rack. They always run
-# through the tests' own client, which speaks the CLI's protocol; with a stock convox CLI they run through that too.
+# through the tests' own client, which speaks the CLI's protocol; with a stock convox CLI they run through that too. Those
+# of the web console run in Chromium.
 #
 #   deploy/e2e.sh PATH-OF-CONVOX-OR-EMPTY [go test flags]
 set -euo pipefail
@@ -20,4 +21,4 @@ else
 fi
 # Without it, and with -short among the flags, only the scenarios marked quick run.
 export E2E=full
-exec go test -count=1 -timeout 30m "$@" ./deploy/e2e/...
+exec go test -tags browser -count=1 -timeout 45m "$@" ./deploy/e2e/...

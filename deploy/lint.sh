@@ -25,6 +25,11 @@ scripts() {
   git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run | xargs -0 -r shellcheck
 }
 
+# The console's types, and the few rules that find mistakes.
+console() {
+  (cd pkg/console && npm run --silent check && npm run --silent lint)
+}
+
 # Paths of somebody's machine, and words that say a thing is not finished, have no place in what is committed.
 # Tests and this file may name the words.
 finished() {
@@ -53,6 +58,7 @@ check gofmt formatted
 check 'go.mod is tidy' go mod tidy -diff
 check 'go vet' go vet ./...
 check golangci-lint golangci-lint run
+check 'the console' console
 check shellcheck scripts
 check 'nothing left to do' finished
 check govulncheck vulnerabilities

@@ -6,6 +6,7 @@
 #   deploy/setup.sh compiler    a C compiler, for the race detector
 #   deploy/setup.sh postgres    PostgreSQL's server programs; no system cluster is made or started
 #   deploy/setup.sh node        Node.js and npm, for clients in TypeScript
+#   deploy/setup.sh chromium    a browser, for the console's end-to-end tests, and fonts for what people may be called
 #   deploy/setup.sh shellcheck  the checker for these scripts
 #   deploy/setup.sh lint        golangci-lint and govulncheck, built into bin/tools at pinned versions
 #
@@ -62,6 +63,15 @@ setup_node() {
   command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 && return
   can_apt || missing 'Node.js 18 or newer, with npm: see https://nodejs.org'
   apt nodejs npm
+}
+
+setup_chromium() {
+  local name
+  for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
+    [ -n "$name" ] && command -v "$name" >/dev/null 2>&1 && return
+  done
+  can_apt || missing 'Chromium, for the console (Debian: apt-get install chromium), or its path in CHROMIUM'
+  apt chromium fonts-noto-core fonts-noto-color-emoji
 }
 
 # postgres_bin prints a folder that holds PostgreSQL's server programs.
@@ -121,10 +131,10 @@ setup_lint() {
   tool govulncheck golang.org/x/vuln/cmd/govulncheck "$govulncheck_version"
 }
 
-[ $# -gt 0 ] || missing 'an argument: one or more of go, compiler, postgres, node, shellcheck, lint'
+[ $# -gt 0 ] || missing 'an argument: one or more of go, compiler, postgres, node, chromium, shellcheck, lint'
 for what in "$@"; do
   case $what in
-    go | compiler | postgres | node | shellcheck | lint) "setup_$what" ;;
-    *) missing "a thing called $what is not known here: one or more of go, compiler, postgres, node, shellcheck, lint" ;;
+    go | compiler | postgres | node | chromium | shellcheck | lint) "setup_$what" ;;
+    *) missing "a thing called $what is not known here: one or more of go, compiler, postgres, node, chromium, shellcheck, lint" ;;
   esac
 done

@@ -1,4 +1,6 @@
 // What scenarios and photographs share: a browser, people who sign in with it, and what no page may ever do.
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 export const plan = JSON.parse(process.env.PLAN ?? "{}");
@@ -28,7 +30,19 @@ export function watch(page, found) {
 
 /** context is a browser of somebody's own. */
 export async function newContext(browser, options = {}) {
-  return browser.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB", timezoneId: "UTC", permissions: ["clipboard-read", "clipboard-write"], ...options });
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB", timezoneId: "UTC", permissions: ["clipboard-read", "clipboard-write"], ...options });
+  // While one works on it: a build from the disk in place of the one in admin, with what admin says beside it.
+  const dist = process.env.DIST;
+  if (dist) {
+    await context.route((url) => url.pathname.startsWith("/console/"), async (route) => {
+      const answer = await route.fetch({ url: plan.console + "/console/" });
+      const headers = { "content-security-policy": answer.headers()["content-security-policy"] };
+      const name = new URL(route.request().url()).pathname.slice("/console/".length);
+      const path = join(dist, name.startsWith("assets/") ? name : "index.html");
+      await (existsSync(path) ? route.fulfill({ path, headers }) : route.fulfill({ status: 404 }));
+    });
+  }
+  return context;
 }
 
 /** signIn goes in as one of the people whom the provider knows, to a page of the console. */

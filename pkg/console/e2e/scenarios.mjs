@@ -61,7 +61,7 @@ scenario("nobody who is not signed in sees anything, and comes back to where the
   must(new URL(page.url()).pathname === "/login/", page.url());
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.locator('button[value="ana"]').click();
-  await page.getByRole("link", { name: /Ana/ }).first().waitFor();
+  await page.getByRole("link", { name: /ana@example/ }).first().waitFor();
   must(page.url().endsWith("/console/users?q=ana"), page.url());
 }, true);
 

@@ -1,5 +1,5 @@
 // What a person chose on this device: theme, and the zone of times. And the clock that relative times share.
-import { useSyncExternalStore } from "react";
+import { useCallback, useSyncExternalStore } from "react";
 import type { Zone } from "./time";
 
 export type Theme = "light" | "dark" | "system";
@@ -58,35 +58,37 @@ let now = new Date();
 let timer = 0;
 const watchers = new Set<() => void>();
 
+function watchClock(fn: () => void): () => void {
+  watchers.add(fn);
+  if (watchers.size === 1) {
+    now = new Date();
+    timer = window.setInterval(() => {
+      now = new Date();
+      for (const watcher of watchers) watcher();
+    }, 10_000);
+  }
+  return () => {
+    watchers.delete(fn);
+    if (watchers.size === 0) window.clearInterval(timer);
+  };
+}
+
+const readClock = (): Date => now;
+
 export function useNow(): Date {
-  return useSyncExternalStore(
-    (fn) => {
-      watchers.add(fn);
-      if (watchers.size === 1) {
-        now = new Date();
-        timer = window.setInterval(() => {
-          now = new Date();
-          for (const watcher of watchers) watcher();
-        }, 10_000);
-      }
-      return () => {
-        watchers.delete(fn);
-        if (watchers.size === 0) window.clearInterval(timer);
-      };
-    },
-    () => now,
-  );
+  return useSyncExternalStore(watchClock, readClock);
 }
 
 export function useMedia(query: string): boolean {
-  return useSyncExternalStore(
-    (fn) => {
+  const subscribe = useCallback(
+    (fn: () => void) => {
       const list = matchMedia(query);
       list.addEventListener("change", fn);
       return () => list.removeEventListener("change", fn);
     },
-    () => matchMedia(query).matches,
+    [query],
   );
+  return useSyncExternalStore(subscribe, () => matchMedia(query).matches);
 }
 
 /** useNarrow is true where a list has room for one column. */

@@ -131,7 +131,7 @@ export function Devices() {
                       </span>
                     </span>
                     <State meaning={meaning}>{text}</State>
-                    {t.state === "active" && (
+                    {(t.state === "active" || t.state === "sign-in-due") && (
                       <Button size="sm" tone="danger" onClick={() => revoke(t)}>
                         Revoke
                       </Button>

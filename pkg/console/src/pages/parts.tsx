@@ -25,6 +25,7 @@ export const tokenStates: Record<Token["state"], [Meaning, string]> = {
   idle: ["warn", "idle too long"],
   revoked: ["none", "revoked"],
   "owner-locked": ["bad", "owner is locked"],
+  "sign-in-due": ["warn", "owner must sign in"],
 };
 
 /** Roles, with the apps that each is over. */

@@ -36,7 +36,7 @@ function Known({ token }: { token: Token }) {
   const [confirm, ask] = useConfirm();
   const [rotating, setRotating] = useState(false);
   const [editing, setEditing] = useState(false);
-  const alive = token.state === "active" || token.state === "idle" || token.state === "owner-locked";
+  const alive = token.state === "active" || token.state === "idle" || token.state === "owner-locked" || token.state === "sign-in-due";
   const manage = who.can("gateway:token:manage") && alive;
   const activity = useQuery({ ...eventsOf({ actor: token.id }, 15), enabled: who.can("gateway:audit:read") && token.kind === "api" });
   const revoke = () =>
