@@ -139,9 +139,12 @@ func (a *asker) ask() (status int, err error) {
 	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }
 
-// untilRefused asks until the token is refused, and returns when it was.
+// untilRefused asks every millisecond until the token is refused, and returns when it was. Without a pause those who ask
+// would take the time of those who are to hear.
 func (a *asker) untilRefused() (time.Time, error) {
-	for {
+	every := time.NewTicker(time.Millisecond)
+	defer every.Stop()
+	for ; ; <-every.C {
 		status, err := a.ask()
 		switch {
 		case err != nil:
