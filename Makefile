@@ -79,6 +79,14 @@ test: console ## unit, table, fuzz seeds, golden matrix, the console's logic, an
 	@deploy/setup.sh go compiler postgres node
 	cd pkg/console && npm run check && npm test
 	go test $(RACE) -timeout 20m $(if $(RUN),-run '$(RUN)') $(TESTFLAGS) $(PKGS)
+ifeq ($(PKGS)$(RUN),./...)
+	@$(MAKE) validate
+endif
+
+.PHONY: validate
+validate: ## the chart, manifests, Terraform modules and alert rules, by the tools that will read them (part of make test)
+	@deploy/setup.sh go postgres
+	cd deploy/validate && go test -timeout 20m $(if $(RUN),-run '$(RUN)') $(TESTFLAGS) ./...
 
 .PHONY: e2e
 e2e: console ## the scenarios of the CLI and of the console end to end; with the stock CLI too when there is one (CONVOX=path)

@@ -24,7 +24,7 @@ import (
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	texts := map[string]string{}
-	for _, pattern := range []string{"../*.md", "*.md"} {
+	for _, pattern := range []string{"../*.md", "*.md", "../deploy/*.md", "../deploy/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -50,7 +50,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 		for _, match := range link.FindAllStringSubmatch(text, -1) {
 			target := page
 			if match[1] != "" {
-				target = filepath.Join(filepath.Dir(page), match[1])
+				target = strings.TrimPrefix(filepath.Join(filepath.Dir(page), match[1]), "../docs/")
 			}
 			if _, err := os.Stat(target); err != nil {
 				t.Errorf("%s: %s leads nowhere", page, match[0])
@@ -163,6 +163,7 @@ func TestEveryVariableThatIsNamedIsRead(t *testing.T) {
 		"RACK_URL": true, "CONVOX_HOST": true, "CONVOX_PASSWORD": true, "CONVOX_RACK": true, "CONVOX": true,
 		// What the demo writes into demo.env.
 		"GATEWAY_URL": true, "GATEWAY_CA": true, "CONSOLE_URL": true, "OIDC_URL": true, "ADMIN_API_TOKEN": true, "RACK_URL_ADMIN": true,
+		"COMPOSE_FILE": true, "FRONT_TRUSTED": true, "TS_AUTHKEY": true,
 		"FUZZTIME": true, "PKGS": true, "RACE": true, "RUN": true, "SHORT": true,
 	}
 	_, proxy, _ := config.LoadProxy(nil)
