@@ -25,23 +25,32 @@ alter default privileges revoke execute on functions from public;
 grant usage on schema rgw to rgw_proxy;
 grant select on rgw.users, rgw.roles, rgw.tokens, rgw.token_secrets, rgw.token_uses, rgw.sessions, rgw.session_uses,
   rgw.bindings, rgw.settings, rgw.started_processes, rgw.cluster_epoch to rgw_proxy;
+-- Of second factors: whether somebody has one, and what a credential was stepped up by. No secret, and no code.
+grant select (id, user_id, kind, removed_at) on rgw.factors to rgw_proxy;
+grant select (id, credential_id, user_id, mode, outcome, decided_at, exchanged_at, session_hash, ended_at) on rgw.step_ups to rgw_proxy;
 grant insert (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac, kind, phase, decision,
   actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_proxy;
 grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(uuid, inet),
-  rgw.process_started(text, text, uuid, uuid) to rgw_proxy;
+  rgw.process_started(text, text, uuid, uuid),
+  rgw.step_up_open(uuid, uuid, uuid, text, text, bytea, jsonb, text, inet, bytea, integer),
+  rgw.step_up_exchange(uuid, uuid, bytea, bytea), rgw.step_up_spend(uuid, bytea, bytea, integer) to rgw_proxy;
 
 -- admin: changes who may do what, inserts and reads events. It changes no event, and no row that history names is deleted.
 grant usage on schema rgw to rgw_admin;
 grant select, insert, update on rgw.users, rgw.tokens, rgw.token_secrets, rgw.sessions to rgw_admin;
 grant select, insert, update, delete on rgw.roles, rgw.bindings, rgw.settings to rgw_admin;
 grant select, insert, delete on rgw.signin_states to rgw_admin;
+grant select, insert, update on rgw.factors, rgw.backup_codes, rgw.trusted_devices, rgw.factor_locks to rgw_admin;
+grant select, insert, update, delete on rgw.ceremonies, rgw.factor_failures, rgw.step_ups to rgw_admin;
 grant select, insert on rgw.bootstrap to rgw_admin;
 grant select, insert, update, delete on rgw.idempotency_keys to rgw_admin;
 grant select on rgw.token_uses, rgw.session_uses, rgw.started_processes, rgw.cluster_epoch, rgw.schema_migrations to rgw_admin;
 grant select, insert (occurred_at, event_id, epoch, request_id, writer_id, writer_seq, mac_key, mac, kind, phase, decision,
   actor_kind, actor_id, actor_label, action, app, resource, status, address, detail) on rgw.audit_events to rgw_admin;
 grant execute on function rgw.ensure_event_partitions(integer), rgw.token_used(uuid, inet),
-  rgw.session_used(uuid, inet), rgw.words(text) to rgw_admin;
+  rgw.session_used(uuid, inet), rgw.words(text),
+  rgw.step_up_open(uuid, uuid, uuid, text, text, bytea, jsonb, text, inet, bytea, integer),
+  rgw.step_up_exchange(uuid, uuid, bytea, bytea), rgw.step_up_spend(uuid, bytea, bytea, integer) to rgw_admin;
 
 -- The ledger: what is in it is added to and never changed. What is updated says only how far somebody has come.
 grant select, insert on rgw.ledger_leaves, rgw.ledger_hashes, rgw.ledger_checkpoints, rgw.ledger_actors, rgw.ledger_anchors,

@@ -35,6 +35,7 @@ type commandLine struct {
 	Role    roleCmds    `cmd:"" help:"Roles: built-in ones and your own."`
 	Token   tokenCmds   `cmd:"" help:"Tokens of command lines and pipelines."`
 	Session sessionCmds `cmd:"" help:"Browser sessions: list and end them."`
+	Factor  factorCmds  `cmd:"" help:"Second factors of people: list, reset, add."`
 	Setting settingCmds `cmd:"" help:"Settings: what may be changed while the gateway runs."`
 	Audit   auditCmds   `cmd:"" help:"The record of what was asked, decided and done."`
 	Doctor  doctorCmd   `cmd:"" help:"Go through the production checklist: what passes, what fails, and what to do."`

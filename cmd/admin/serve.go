@@ -29,6 +29,7 @@ import (
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/doctor"
 	"rackgateway/pkg/ledger"
+	"rackgateway/pkg/mfa"
 	"rackgateway/pkg/peer"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/seal"
@@ -114,8 +115,12 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	people, err := signin.New(signin.Config{
 		Issuer: cfg.SignIn.Issuer, ClientID: cfg.SignIn.ClientID, ClientSecret: cfg.SignIn.ClientSecret, Domain: cfg.SignIn.AllowedDomain,
 		HostedDomain: cfg.SignIn.Issuer == config.GoogleIssuer, BaseURL: cfg.Server.AdminURL,
-		Directory: writer, Sessions: sessions, Resolve: credentials, Keys: keys, Address: address, MaxWait: cfg.Audit.MaxWait, Log: log, Now: p.now,
+		Directory: writer, Sessions: sessions, Resolve: credentials, Keys: keys, Address: address, Device: mfa.DeviceHash, MaxWait: cfg.Audit.MaxWait, Log: log, Now: p.now,
 	})
+	if err != nil {
+		return err
+	}
+	factors, err := newFactors(cfg, writer, reader, &keys, log, p.now)
 	if err != nil {
 		return err
 	}
@@ -128,7 +133,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 		ScrapedAt: func() (bool, time.Time) { return cfg.Server.MetricsAddr != "", scrapes.Last() },
 	}
 	api, err := adminapi.New(adminapi.Config{
-		DB: db, Reader: reader, Writer: writer, Credentials: credentials, Audit: events, Sessions: sessions, Answers: answersBox(keys), Ledger: book.shown,
+		DB: db, Reader: reader, Writer: writer, Credentials: credentials, Audit: events, Sessions: sessions, Factors: factors, Answers: answersBox(keys), Ledger: book.shown,
 		RackName: cfg.Rack.Organization + "/" + cfg.Rack.Alias, GatewayHost: cfg.Server.Domain, Origin: cfg.Server.AdminURL, ClientAddress: address,
 		Rack: adminapi.NewRack(cfg.Upstream.ProxyURL, toProxy, log), Log: log, Now: p.now, Doctor: checklist.Examine,
 		Ready: map[string]adminapi.CheckFunc{
@@ -162,6 +167,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	}
 	metrics.watch(events, credentials)
 	metrics.watchLedger(book)
+	page := &mfa.Page{Service: factors, Sessions: sessions, Cache: credentials, Address: address, MaxWait: cfg.Audit.MaxWait, Log: log, Now: p.now}
 
 	// What runs beside requests stops in the opposite order of its start: records last.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
@@ -180,6 +186,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	start("sign-in", people.Run)
 	start("api", api.Run)
 	book.start(start)
+	start("second factors", factors.Run)
 	start("partitions", func(ctx context.Context) error { return daemon.KeepPartitions(ctx, db, log) })
 	defer func() {
 		stopBackground()
@@ -207,7 +214,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	}
 
 	server := &http.Server{
-		Handler:           metrics.count(mount(api, people, pages)),
+		Handler:           metrics.count(mount(api, people, pages, page)),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -233,10 +240,11 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 }
 
 // mount is the table of contents of the service.
-func mount(api *adminapi.API, people *signin.Handler, pages *console.Console) http.Handler {
+func mount(api *adminapi.API, people *signin.Handler, pages *console.Console, page *mfa.Page) http.Handler {
 	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
 	router.PathPrefix(adminapi.BasePath + "/").Handler(api)
 	people.Mount(router)
+	page.Mount(router)
 	router.PathPrefix(console.BasePath).Handler(pages)
 	for _, path := range []string{"/", "/console"} {
 		router.Path(path).Methods(http.MethodGet).Handler(http.RedirectHandler(console.BasePath, http.StatusSeeOther))
@@ -370,6 +378,11 @@ func (c *rekeyCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
+		factors, lostFactors, err := mfa.Rekey(ctx, directory.NewWriter(db, key, directory.WriterOptions{Now: p.now}), by, keys)
+		if err != nil {
+			return err
+		}
+		done, lost = done+factors, lost+lostFactors
 		if lost > 0 {
 			fmt.Fprintf(p.stderr, "admin: warning: %d could be opened with neither key, and will be of no use any more\n", lost)
 		}

@@ -26,7 +26,7 @@ func serveEnviron(db *postgrestest.Database, more ...string) []string {
 		"APP_SECRET_KEY=5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8",
 		"DOMAIN=localhost", "PORT=0", "DEV_MODE=yes", "DRAIN_TIMEOUT=1s", "RACK_ORGANIZATION=acme", "RACK_ALIAS=staging", "PROXY_URL=http://127.0.0.1:1",
 		"GOOGLE_OAUTH_BASE_URL=http://127.0.0.1:1", "GOOGLE_CLIENT_ID=gateway", "GOOGLE_CLIENT_SECRET=secret", "GOOGLE_ALLOWED_DOMAIN=example.com",
-		"ADMIN_USERS=ana@example.com", "VIEWER_USERS=vic@example.com",
+		"ADMIN_USERS=ana@example.com", "VIEWER_USERS=vic@example.com", "RGW_SETTING_MFA_REQUIRED=off",
 	}, more...)
 }
 

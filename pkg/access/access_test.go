@@ -174,10 +174,22 @@ func TestEveryOperationHasAWholeRule(t *testing.T) {
 	}
 }
 
+// standing is a factor that was not given, of somebody in some state.
+func standing(enforced, enrolled, verified bool) access.Factor {
+	return access.Factor{Enforced: enforced, Enrolled: enrolled, Verified: verified}
+}
+
+// session is a person signed in by the browser.
+func session(t *testing.T, grants ...string) *access.Principal {
+	p := person(t, grants...)
+	p.TokenKind = access.TokenKindSession
+	return p
+}
+
 func TestDecisions(t *testing.T) {
-	enforced := access.Factor{Enforced: true}
-	fresh := access.Factor{Enforced: true, Fresh: true}
-	granted := access.Factor{Enforced: true, AlwaysGranted: true}
+	enforced := access.Factor{Enforced: true, Enrolled: true, Verified: true}
+	fresh := access.Factor{Enforced: true, Enrolled: true, Verified: true, Fresh: true}
+	granted := access.Factor{Enforced: true, Enrolled: true, Verified: true, AlwaysGranted: true}
 	own := access.Facts{ProcessKnown: true, ProcessService: "web", StartedBySelf: true}
 	build := access.Facts{ProcessKnown: true, ProcessService: "build"}
 	host := access.Facts{HostKnown: true, HostApp: "web"}
@@ -223,6 +235,19 @@ func TestDecisions(t *testing.T) {
 		{name: "a fresh factor is not one for this very operation", who: person(t, "admin *"), op: "SystemUpdate", factor: fresh, want: want{access.Challenge, access.CodeFactorNeeded, A, access.MFAMissing}},
 		{name: "one for this very operation is", who: person(t, "admin *"), op: "SystemUpdate", factor: granted, want: want{access.Allow, access.CodeAllowed, A, access.MFAGranted}},
 		{name: "and is fresh too", who: person(t, "admin *"), op: "AppUpdate", app: "web", factor: granted, want: want{access.Allow, access.CodeAllowed, S, access.MFAFresh}},
+
+		{name: "who has no factor yet is asked for one, whatever they want", who: person(t, "viewer *"), op: "AppGet", app: "web", factor: standing(true, false, false), want: want{access.Challenge, access.CodeEnrolmentNeeded, none, access.MFAMissing}},
+		{name: "but can log in", who: person(t, "viewer *"), op: "Auth", factor: standing(true, false, false), want: want{access.Allow, access.CodeAllowed, none, access.MFANotRequired}},
+		{name: "and add the first", who: session(t, "viewer *"), op: "beginEnrolment", factor: standing(true, false, false), want: want{access.Allow, access.CodeAllowed, S, access.MFAFirst}},
+		{name: "who has no factor and no right is told of the right", who: person(t, "viewer *"), op: "AppUpdate", app: "web", factor: standing(true, false, false), want: want{access.Deny, access.CodeNoPermission, S, access.MFANotRequired}},
+		{name: "who has not finished signing in is asked to", who: session(t, "viewer *"), op: "AppGet", app: "web", factor: standing(true, true, false), want: want{access.Challenge, access.CodeSignInFactor, none, access.MFAMissing}},
+		{name: "and gives the factor for it", who: session(t, "viewer *"), op: "approveStepUp", factor: standing(true, true, false), want: want{access.Allow, access.CodeAllowed, none, access.MFANotRequired}},
+		{name: "a second factor takes the first, fresh", who: session(t, "viewer *"), op: "beginEnrolment", factor: enforced, want: want{access.Challenge, access.CodeFactorNeeded, S, access.MFAMissing}},
+		{name: "even where nobody is asked for any", who: session(t, "viewer *"), op: "removeMyFactor", factor: standing(false, true, true), want: want{access.Challenge, access.CodeFactorNeeded, S, access.MFAMissing}},
+		{name: "a command line does not change factors", who: person(t, "viewer *"), op: "removeMyFactor", factor: fresh, want: want{access.Deny, access.CodeSessionOnly, S, access.MFANotRequired}},
+		{name: "an API token has no factor and needs none", who: pipeline(t, "viewer *"), op: "AppGet", app: "web", factor: standing(true, false, true), want: want{access.Allow, access.CodeAllowed, none, access.MFANotRequired}},
+		{name: "an import by who has none", who: person(t, "deployer *"), op: "BuildImport", app: "web", factor: standing(true, false, true), want: want{access.Deny, access.CodeFactorImpossible, S, access.MFAMissing}},
+		{name: "resetting factors is asked for each time", who: person(t, "admin *"), op: "resetFactors", factor: fresh, want: want{access.Challenge, access.CodeFactorNeeded, A, access.MFAMissing}},
 
 		{name: "in scope", who: person(t, "deployer web-*"), op: "AppUpdate", app: "web-1", want: want{access.Allow, access.CodeAllowed, S, access.MFANotEnforced}},
 		{name: "out of scope", who: person(t, "deployer web-*"), op: "AppUpdate", app: "api", want: want{access.Deny, access.CodeOutOfScope, S, access.MFANotRequired}},

@@ -44,7 +44,9 @@ type Facts struct {
 
 // Factor is what is known of the principal's second factor.
 type Factor struct {
-	Enforced      bool // levels are enforced, not only computed
+	Enforced      bool // everybody needs one, and levels are enforced; otherwise they are only computed
+	Enrolled      bool // the person has one
+	Verified      bool // one was given when the browser session began, or the credential is none
 	Fresh         bool // one was given within the window
 	AlwaysGranted bool // one was given for this very operation
 }
@@ -92,6 +94,8 @@ const (
 	CodeAPITokenAlways   = "api-token-always"
 	CodePersonOnly       = "person-only"
 	CodeSessionOnly      = "session-only"
+	CodeEnrolmentNeeded  = "enrolment-needed"
+	CodeSignInFactor     = "sign-in-factor-needed"
 	CodeFactorNeeded     = "factor-needed"
 	CodeFactorImpossible = "factor-without-challenge"
 )
@@ -103,6 +107,7 @@ const (
 	MFAToken       = "token" // an API token stands for the factor that its making took
 	MFAFresh       = "fresh"
 	MFAGranted     = "granted"
+	MFAFirst       = "first" // the person has none yet, and adds the first
 	MFAMissing     = "missing"
 )
 
@@ -337,26 +342,43 @@ func appOf(r *Request, f *Facts) string {
 
 // factor fills in what the second factor makes of a request that is allowed.
 func factor(d *Decision, p *Principal, rule *Rule, fac Factor) {
+	lacks := func(effect Effect, code, message string) {
+		d.Effect, d.Code, d.Rule, d.MFA, d.Message = effect, code, "table", MFAMissing, message
+	}
+	ask := func(code, message string) {
+		if rule.NoChallenge {
+			lacks(Deny, CodeFactorImpossible, message+"; what it uploads cannot be sent twice, so give the factor first")
+			return
+		}
+		lacks(Challenge, code, message)
+	}
 	switch {
-	case d.Level == LevelNone:
-		d.MFA = MFANotRequired
 	case p.Kind == KindAPIToken && d.Level == LevelAlways:
-		d.Effect, d.Code, d.Rule, d.MFA = Deny, CodeAPITokenAlways, "table", MFAMissing
-		d.Message = "this takes a person's second factor each time, which an API token cannot give; do it as a person"
+		lacks(Deny, CodeAPITokenAlways, "this takes a person's second factor each time, which an API token cannot give; do it as a person")
+	case p.Kind == KindAPIToken && d.Level == LevelNone, rule.Factorless && d.Level == LevelNone:
+		d.MFA = MFANotRequired
 	case p.Kind == KindAPIToken:
 		d.MFA = MFAToken
-	case !fac.Enforced:
+	case rule.OwnFactors && !fac.Enrolled:
+		d.MFA = MFAFirst
+	case !fac.Enforced && !rule.OwnFactors && d.Level == LevelNone:
+		d.MFA = MFANotRequired
+	case !fac.Enforced && !rule.OwnFactors:
 		d.MFA = MFANotEnforced
+	case !fac.Enrolled:
+		ask(CodeEnrolmentNeeded, "this gateway asks everybody for a second factor, and you have none yet; add one, a passkey for instance")
+	case !fac.Verified:
+		ask(CodeSignInFactor, "you have signed in, and have not given your second factor yet")
+	case d.Level == LevelNone:
+		d.MFA = MFANotRequired
 	case d.Level == LevelAlways && fac.AlwaysGranted:
 		d.MFA = MFAGranted
 	case d.Level == LevelStepUp && (fac.Fresh || fac.AlwaysGranted):
 		d.MFA = MFAFresh
-	case rule.NoChallenge:
-		d.Effect, d.Code, d.Rule, d.MFA = Deny, CodeFactorImpossible, "table", MFAMissing
-		d.Message = "this takes a second factor, and what it uploads cannot be sent twice; give the factor in the gateway's console, then run it again"
+	case d.Level == LevelAlways:
+		ask(CodeFactorNeeded, "this takes a second factor each time")
 	default:
-		d.Effect, d.Code, d.Rule, d.MFA = Challenge, CodeFactorNeeded, "table", MFAMissing
-		d.Message = "this takes a second factor; give it in the gateway's console, then run it again"
+		ask(CodeFactorNeeded, "this takes a second factor, and you have given none lately")
 	}
 }
 

@@ -29,7 +29,7 @@ const matrixLegend = `# Who may do what: every route, every role. Made by go tes
 #   401       no credential                 unknown  refused, as the rack does not know the process or host
 #
 # web: a deployer over the app web, asking about web. web>api: the same, asking about api. api-admin: an API token with
-# the role admin. demoted: the same after its creator became a viewer. Second factors are computed here, not enforced.
+# the role admin. demoted: the same after its creator became a viewer. Nobody is asked for a second factor here.
 # Unless a line says otherwise, processes are of the service web and were started by somebody else.
 `
 
@@ -161,7 +161,7 @@ func TestTheMatrixOfRolesAndRoutesIsAsAgreed(t *testing.T) {
 		}
 	}
 	out.WriteByte('\n')
-	for _, own := range []struct{ path, op string }{{"/auth", "Auth"}, {"/racks", "Racks"}, {"/racks/{org}/{name}", "RackGet"}, {"/machines", "Machines"}} {
+	for _, own := range []struct{ path, op string }{{"/auth", "Auth"}, {"/racks", "Racks"}, {"/racks/{org}/{name}", "RackGet"}, {"/machines", "Machines"}, {"/session/{id}", "SessionChallenge"}} {
 		row("GET     "+own.path, own.op, nil)
 	}
 
@@ -224,7 +224,7 @@ func TestEveryRouteHasARuleAndEveryRuleARoute(t *testing.T) {
 			t.Errorf("%s is destructive and no DELETE", r.Op)
 		}
 	}
-	own := []string{"Auth", "Racks", "RackGet", "Machines"}
+	own := []string{"Auth", "Racks", "RackGet", "Machines", "SessionChallenge", "SessionExchange"}
 	for _, rule := range access.Rules() {
 		if unicode.IsLower(rune(rule.Op[0])) {
 			continue // of the admin API, whose tests compare them with its document

@@ -68,6 +68,9 @@ type Rule struct {
 	Anybody     bool   // any good credential may; no permission is asked for
 	Only        Caller // who alone may, whatever their rights
 
+	Factorless bool // it needs no factor, not even of somebody who has none yet: giving and adding one begin here
+	OwnFactors bool // it changes the caller's own factors: the first is added without one, all else takes one, whatever is set
+
 	// BuildLogs marks the one kind of logs that a pipeline's log:read covers.
 	BuildLogs bool
 	// OwnIsFree marks that it takes no factor for a process that the principal started.
@@ -245,13 +248,15 @@ func Rules() []Rule {
 		r("KubernetesProxy", "kubernetes.proxy", PermRackUpdate, A, no, refused(aroundByPassword)),
 
 		// What the gateway answers itself, as its own console.
-		r("Auth", "gateway.auth", "", none, no, anybody),
+		r("Auth", "gateway.auth", "", none, no, anybody, factorless),
 		r("Racks", "gateway.racks", "", none, no, anybody, preflight),
 		r("RackGet", "gateway.rack", "", none, no, anybody),
-		r("Machines", "gateway.machines", "", none, no, anybody, preflight),
+		r("Machines", "gateway.machines", "", none, no, anybody, preflight, factorless),
+		r("SessionChallenge", "step-up.ask", "", none, no, anybody, preflight, factorless),
+		r("SessionExchange", "step-up.exchange", "", none, no, anybody, factorless),
 
 		// The admin API. Operations are named as in its document, which says the same of each; a test compares them.
-		r("getMe", "me.get", "", none, no, anybody),
+		r("getMe", "me.get", "", none, no, anybody, factorless),
 		r("listMyDevices", "token.list", "", none, no, anybody, only(OnlyPerson)),
 		r("createMyDevice", "token.create", "", S, no, anybody, only(OnlySession)),
 		r("revokeMyDevice", "token.revoke", "", none, no, anybody, only(OnlyPerson)),
@@ -259,6 +264,21 @@ func Rules() []Rule {
 		r("revokeMySession", "session.revoke", "", none, no, anybody, only(OnlyPerson)),
 		r("getOverview", "overview.get", "", none, no, anybody),
 		r("watch", "overview.watch", "", none, no, anybody),
+		r("listMyFactors", "factor.list", "", none, no, anybody, only(OnlyPerson), factorless),
+		r("beginEnrolment", "factor.enrol", "", S, no, anybody, only(OnlySession), ownFactors),
+		r("finishEnrolment", "factor.add", "", S, no, anybody, only(OnlySession), ownFactors),
+		r("renameMyFactor", "factor.rename", "", S, no, anybody, only(OnlySession), ownFactors),
+		r("removeMyFactor", "factor.remove", "", S, no, anybody, only(OnlySession), ownFactors),
+		r("makeBackupCodes", "factor.backup_codes", "", S, no, anybody, only(OnlySession), ownFactors),
+		r("listMyTrustedDevices", "trusted-device.list", "", none, no, anybody, only(OnlyPerson), factorless),
+		r("distrustMyDevice", "trusted-device.remove", "", none, no, anybody, only(OnlyPerson), factorless),
+		r("listMyStepUps", "step-up.list", "", none, no, anybody, only(OnlyPerson), factorless),
+		r("openStepUp", "step-up.open", "", none, no, anybody, only(OnlySession), factorless),
+		r("getStepUp", "step-up.get", "", none, no, anybody, only(OnlySession), factorless),
+		r("beginAssertion", "step-up.assert", "", none, no, anybody, only(OnlySession), factorless),
+		r("approveStepUp", "step-up.approve", "", none, no, anybody, only(OnlySession), factorless),
+		r("refuseStepUp", "step-up.refuse", "", none, no, anybody, only(OnlySession), factorless),
+		r("setDeviceHeadless", "token.headless", "", S, no, anybody, only(OnlySession)),
 		r("listUsers", "user.list", PermUserRead, none, no),
 		r("addUser", "user.add", PermUserManage, S, no),
 		r("getUser", "user.get", PermUserRead, none, no),
@@ -266,6 +286,9 @@ func Rules() []Rule {
 		r("lockUser", "user.lock", PermUserManage, S, no),
 		r("unlockUser", "user.unlock", PermUserManage, S, no),
 		r("setUserBindings", "user.set_roles", PermUserManage, S, no),
+		r("listFactors", "factor.list", PermUserRead, none, no),
+		r("resetFactors", "factor.reset", PermUserManage, A, no),
+		r("unlockFactors", "factor.unlock", PermUserManage, S, no),
 		r("listRoles", "role.list", PermRoleRead, none, no),
 		r("createRole", "role.create", PermRoleManage, S, no),
 		r("getRole", "role.get", PermRoleRead, none, no),
@@ -305,7 +328,7 @@ func Rules() []Rule {
 		r("placeHold", "hold.place", PermSettingManage, S, no),
 		r("liftHold", "hold.lift", PermSettingManage, S, no),
 		// What goes on to the proxy, which decides about it as about anything else.
-		r("rack", "rack.pass", "", none, no, anybody),
+		r("rack", "rack.pass", "", none, no, anybody, factorless),
 	}
 }
 
@@ -347,6 +370,8 @@ func byStarter(r *Rule)   { r.Facts, r.OwnIsFree = FactStarter, true }
 func poll(r *Rule)        { r.Kind = EventPoll }
 func preflight(r *Rule)   { r.Kind = EventPreflight }
 func anybody(r *Rule)     { r.Anybody = true }
+func factorless(r *Rule)  { r.Factorless = true }
+func ownFactors(r *Rule)  { r.OwnFactors = true }
 
 func refused(why string) column { return func(r *Rule) { r.Refused = why } }
 

@@ -18,6 +18,10 @@ type Settings struct {
 	AllowDestructive bool
 	DeployApprovals  bool
 	JoinAsViewer     bool
+	MFARequired      bool
+
+	StepUp     time.Duration // how long a factor given counts
+	FactorLock time.Duration // how long too many wrong ones lock
 
 	SessionIdle     time.Duration
 	CLITokenIdle    time.Duration
@@ -88,6 +92,12 @@ func SettingDefs() []SettingDef {
 			func(s *Settings, v bool) { s.DeployApprovals = v })),
 		boolean("join_as_viewer", false, "Lets whoever signs in with an address of the domain in as a viewer. Off lets in only people who were added.",
 			func(s *Settings, v bool) { s.JoinAsViewer = v }),
+		boolean("mfa_required", true, "Asks everybody for a second factor: when signing in, and for what takes one. Off asks nobody, but for changes of one's own factors.",
+			func(s *Settings, v bool) { s.MFARequired = v }),
+		duration("step_up_minutes", 10, 1, 12*60, time.Minute, "How long a second factor counts for what takes a fresh one.",
+			func(s *Settings, v time.Duration) { s.StepUp = v }),
+		duration("factor_lock_minutes", 15, 1, 24*60, time.Minute, "How long a session checks no second factor after five wrong ones in five minutes.",
+			func(s *Settings, v time.Duration) { s.FactorLock = v }),
 		duration("session_idle_minutes", 30, 5, 12*60, time.Minute, "How long an unused browser session lasts.",
 			func(s *Settings, v time.Duration) { s.SessionIdle = v }),
 		duration("cli_token_idle_days", 30, 1, 365, day, "How long an unused CLI token lasts.",

@@ -25,6 +25,7 @@ import (
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/doctor"
 	"rackgateway/pkg/ledger"
+	"rackgateway/pkg/mfa"
 	"rackgateway/pkg/seal"
 )
 
@@ -36,6 +37,7 @@ type Config struct {
 	Credentials *credential.Cache
 	Audit       Recorder
 	Sessions    Sessions
+	Factors     *mfa.Service
 	// Answers seals what is kept of answers under idempotency keys.
 	Answers *seal.Box
 

@@ -23,12 +23,33 @@ func (x *exchange) authorise(ctx context.Context, rule access.Rule) *problem {
 	}
 	x.event.Action = rule.Action
 	x.event.Detail.Op = rule.Op
+	if refused := x.decide(rule); refused == nil || x.decision.Effect != access.Challenge {
+		return refused
+	}
+	// What is missing may have been given a moment ago.
+	again, err := x.entry.Again(ctx)
+	if err != nil {
+		return x.unresolved(err)
+	}
+	x.entry = again
+	refused := x.decide(rule)
+	if refused == nil || x.decision.Effect != access.Challenge {
+		return refused
+	}
+	return x.stepUp(ctx, refused)
+}
+
+// decide asks the one decision point, and notes its answer for the record.
+func (x *exchange) decide(rule access.Rule) *problem {
+	settings := x.a.Credentials.Settings()
+	factor := x.entry.Factor(settings, "")
+	factor.AlwaysGranted = x.granted
 	request := access.Request{Rule: rule, Source: x.address}
 	if rule.AppFrom == access.AppVar {
 		request.App = mux.Vars(x.r)[appVariable]
 		x.event.App = request.App
 	}
-	x.decision = access.Decide(x.principal, request, access.Facts{}, x.a.Credentials.Settings(), access.Factor{})
+	x.decision = access.Decide(x.principal, request, access.Facts{}, settings, factor)
 	d := &x.decision
 	x.event.Detail.Permission, x.event.Detail.Rule = string(d.Permission), d.Rule
 	x.event.Detail.MFA, x.event.Detail.MFALevel = d.MFA, d.Level.String()

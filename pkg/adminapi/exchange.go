@@ -32,6 +32,7 @@ type exchange struct {
 	entry     *credential.Entry
 	principal *access.Principal
 	decision  access.Decision
+	granted   bool        // the grant for this very operation was spent
 	event     audit.Event // what the events of this request have in common
 }
 

@@ -42,7 +42,7 @@ var matrixCode = map[string]string{
 // fill puts something into the variables of a path.
 func fill(path string) string {
 	id := uuid.NewString()
-	return strings.NewReplacer("{userId}", id, "{tokenId}", id, "{sessionId}", id, "{eventId}", id, "{holdId}", id, "{roleName}", "nosuch", "{settingKey}", "nosuch", "{appName}", "web").Replace(path)
+	return strings.NewReplacer("{userId}", id, "{tokenId}", id, "{sessionId}", id, "{eventId}", id, "{holdId}", id, "{factorId}", id, "{enrolmentId}", id, "{trustedId}", id, "{stepUpId}", id, "{roleName}", "nosuch", "{settingKey}", "nosuch", "{appName}", "web").Replace(path)
 }
 
 // matrixWorld has everybody whom the matrix has columns for.

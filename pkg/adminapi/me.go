@@ -35,6 +35,10 @@ func (a operations) GetMe(ctx context.Context, _ GetMeRequestObject) (GetMeRespo
 			me.Bindings = append(me.Bindings, Binding{Role: grant.Role, App: grant.App})
 		}
 	}
+	if p.Kind == access.KindUser {
+		f := x.entry.Factor(a.Credentials.Settings(), "")
+		me.Factor = &MyFactor{Required: f.Enforced, Enrolled: f.Enrolled, Verified: f.Verified, Fresh: f.Fresh}
+	}
 	if x.session {
 		token := a.Sessions.CSRF(x.token)
 		me.CsrfToken = &token

@@ -24,6 +24,7 @@ type problem struct {
 	Detail string
 	Field  string // of the request, that is wrong
 	Cause  error  // for the log; never shown
+	stepUp *StepUpAsked
 
 	// decision is what the record says of it. Only refusals have one: what is merely not well put is not recorded.
 	decision   audit.Decision
@@ -123,6 +124,7 @@ func (p *problem) write(w http.ResponseWriter, requestID string) {
 	if p.Field != "" {
 		body.Field = &p.Field
 	}
+	body.StepUp = p.stepUp
 	text, err := json.MarshalIndent(body, "", "  ")
 	if err != nil { // texts and a number always encode
 		panic(err)

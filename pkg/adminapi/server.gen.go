@@ -60,6 +60,30 @@ func (e ChecklistLineStatus) Valid() bool {
 	}
 }
 
+// Defines values for FactorKind.
+const (
+	FactorKindPasskey     FactorKind = "passkey"
+	FactorKindSecurityKey FactorKind = "security-key"
+	FactorKindTotp        FactorKind = "totp"
+	FactorKindYubikeyOtp  FactorKind = "yubikey-otp"
+)
+
+// Valid indicates whether the value is a known member of the FactorKind enum.
+func (e FactorKind) Valid() bool {
+	switch e {
+	case FactorKindPasskey:
+		return true
+	case FactorKindSecurityKey:
+		return true
+	case FactorKindTotp:
+		return true
+	case FactorKindYubikeyOtp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MeKind.
 const (
 	MeKindApi     MeKind = "api"
@@ -114,6 +138,72 @@ func (e SettingType) Valid() bool {
 	case SettingTypeBool:
 		return true
 	case SettingTypeInt:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepUpLevel.
+const (
+	StepUpLevelAlways StepUpLevel = "always"
+	StepUpLevelStepUp StepUpLevel = "step-up"
+)
+
+// Valid indicates whether the value is a known member of the StepUpLevel enum.
+func (e StepUpLevel) Valid() bool {
+	switch e {
+	case StepUpLevelAlways:
+		return true
+	case StepUpLevelStepUp:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepUpState.
+const (
+	StepUpStateApproved StepUpState = "approved"
+	StepUpStateExpired  StepUpState = "expired"
+	StepUpStatePending  StepUpState = "pending"
+	StepUpStateRefused  StepUpState = "refused"
+)
+
+// Valid indicates whether the value is a known member of the StepUpState enum.
+func (e StepUpState) Valid() bool {
+	switch e {
+	case StepUpStateApproved:
+		return true
+	case StepUpStateExpired:
+		return true
+	case StepUpStatePending:
+		return true
+	case StepUpStateRefused:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepUpApprovalKind.
+const (
+	StepUpApprovalKindBackupCode StepUpApprovalKind = "backup-code"
+	StepUpApprovalKindPasskey    StepUpApprovalKind = "passkey"
+	StepUpApprovalKindTotp       StepUpApprovalKind = "totp"
+	StepUpApprovalKindYubikeyOtp StepUpApprovalKind = "yubikey-otp"
+)
+
+// Valid indicates whether the value is a known member of the StepUpApprovalKind enum.
+func (e StepUpApprovalKind) Valid() bool {
+	switch e {
+	case StepUpApprovalKindBackupCode:
+		return true
+	case StepUpApprovalKindPasskey:
+		return true
+	case StepUpApprovalKindTotp:
+		return true
+	case StepUpApprovalKindYubikeyOtp:
 		return true
 	default:
 		return false
@@ -282,6 +372,12 @@ func (e ExportEventsParamsFormat) Valid() bool {
 	}
 }
 
+// AddedFactor defines model for AddedFactor.
+type AddedFactor struct {
+	BackupCodes *[]string `json:"backup_codes,omitempty"`
+	Factor      Factor    `json:"factor"`
+}
+
 // Anchor defines model for Anchor.
 type Anchor struct {
 	AnchoredAt *time.Time `json:"anchored_at,omitempty"`
@@ -312,6 +408,20 @@ type AppSetting struct {
 
 // AppSettingSource defines model for AppSetting.Source.
 type AppSettingSource string
+
+// Assertion defines model for Assertion.
+type Assertion struct {
+	// Id To be given with the answer
+	Id openapi_types.UUID `json:"id"`
+
+	// PublicKey What PublicKeyCredential.parseRequestOptionsFromJSON takes
+	PublicKey json.RawMessage `json:"public_key"`
+}
+
+// BackupCodes defines model for BackupCodes.
+type BackupCodes struct {
+	Codes []string `json:"codes"`
+}
 
 // Binding defines model for Binding.
 type Binding struct {
@@ -371,6 +481,25 @@ type Consistency struct {
 	Size       int64    `json:"size"`
 }
 
+// Enrolment defines model for Enrolment.
+type Enrolment struct {
+	ExpiresAt time.Time          `json:"expires_at"`
+	Id        openapi_types.UUID `json:"id"`
+	Kind      FactorKind         `json:"kind"`
+
+	// PublicKey What PublicKeyCredential.parseCreationOptionsFromJSON takes
+	PublicKey *json.RawMessage `json:"public_key,omitempty"`
+
+	// Qr totp: the address as a QR code, a data URL
+	Qr *string `json:"qr,omitempty"`
+
+	// Secret totp: the secret, to type in
+	Secret *string `json:"secret,omitempty"`
+
+	// Uri totp: the secret as an otpauth address
+	Uri *string `json:"uri,omitempty"`
+}
+
 // Event defines model for Event.
 type Event struct {
 	Action     string  `json:"action"`
@@ -402,6 +531,57 @@ type EventPage struct {
 
 	// SearchedTo How far back the search has looked, when it ended before its page was full; next goes on
 	SearchedTo *time.Time `json:"searched_to,omitempty"`
+}
+
+// Factor defines model for Factor.
+type Factor struct {
+	CreatedAt time.Time          `json:"created_at"`
+	Id        openapi_types.UUID `json:"id"`
+	Kind      FactorKind         `json:"kind"`
+	Name      string             `json:"name"`
+
+	// Synced A passkey that more than one device keeps
+	Synced bool       `json:"synced"`
+	UsedAt *time.Time `json:"used_at,omitempty"`
+}
+
+// FactorKind defines model for FactorKind.
+type FactorKind string
+
+// FactorName defines model for FactorName.
+type FactorName struct {
+	Name string `json:"name"`
+}
+
+// FactorOverview defines model for FactorOverview.
+type FactorOverview struct {
+	BackupCodesLeft int      `json:"backup_codes_left"`
+	Email           string   `json:"email"`
+	Items           []Factor `json:"items"`
+
+	// Kinds Those that can be added here
+	Kinds []FactorKind `json:"kinds"`
+
+	// LockedUntil Until when some session checks none
+	LockedUntil *time.Time `json:"locked_until,omitempty"`
+
+	// Required The gateway asks everybody for one
+	Required bool `json:"required"`
+}
+
+// FactorProof defines model for FactorProof.
+type FactorProof struct {
+	// Code The code that the app shows, or what the YubiKey types
+	Code *string `json:"code,omitempty"`
+
+	// Credential What PublicKeyCredential.toJSON returns
+	Credential *json.RawMessage `json:"credential,omitempty"`
+}
+
+// Headless defines model for Headless.
+type Headless struct {
+	// Headless A device without a browser
+	Headless bool `json:"headless"`
 }
 
 // Health defines model for Health.
@@ -471,6 +651,9 @@ type Me struct {
 	Email     *string    `json:"email,omitempty"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
+	// Factor How the caller's second factor stands; people only.
+	Factor *MyFactor `json:"factor,omitempty"`
+
 	// GatewayHost Where command lines and pipelines reach the gateway
 	GatewayHost *string `json:"gateway_host,omitempty"`
 	Kind        MeKind  `json:"kind"`
@@ -488,11 +671,38 @@ type Me struct {
 // MeKind defines model for Me.Kind.
 type MeKind string
 
+// MyFactor How the caller's second factor stands; people only.
+type MyFactor struct {
+	// Enrolled The caller has one
+	Enrolled bool `json:"enrolled"`
+
+	// Fresh One was given within the window
+	Fresh bool `json:"fresh"`
+
+	// Required The gateway asks everybody for one
+	Required bool `json:"required"`
+
+	// Verified One was given at this sign-in; a token was made with one
+	Verified bool `json:"verified"`
+}
+
+// NamedText defines model for NamedText.
+type NamedText struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
 // NewDevice defines model for NewDevice.
 type NewDevice struct {
 	// Headless A device without a browser
 	Headless *bool  `json:"headless,omitempty"`
 	Name     string `json:"name"`
+}
+
+// NewFactor defines model for NewFactor.
+type NewFactor struct {
+	Kind FactorKind `json:"kind"`
+	Name string     `json:"name"`
 }
 
 // NewHold defines model for NewHold.
@@ -588,7 +798,10 @@ type Problem struct {
 	Field     *string `json:"field,omitempty"`
 	RequestId string  `json:"request_id"`
 	Status    int     `json:"status"`
-	Title     string  `json:"title"`
+
+	// StepUp The second factor that the request lacks. Once it is given, the request can be sent again as it was.
+	StepUp *StepUpAsked `json:"step_up,omitempty"`
+	Title  string       `json:"title"`
 
 	// Type A page that explains the code
 	Type string `json:"type"`
@@ -768,6 +981,81 @@ type SettingValue struct {
 	Value json.RawMessage `json:"value"`
 }
 
+// StepUp defines model for StepUp.
+type StepUp struct {
+	Address string `json:"address"`
+
+	// Details What it is bound to
+	Details   []NamedText        `json:"details"`
+	Device    string             `json:"device"`
+	ExpiresAt time.Time          `json:"expires_at"`
+	Id        openapi_types.UUID `json:"id"`
+	Level     StepUpLevel        `json:"level"`
+
+	// NewAddress It was never seen of this person before
+	NewAddress bool `json:"new_address"`
+
+	// NewDevice It was made within the last day
+	NewDevice bool      `json:"new_device"`
+	OpenedAt  time.Time `json:"opened_at"`
+
+	// Operation In words, such as promote release RABC of web
+	Operation string      `json:"operation"`
+	State     StepUpState `json:"state"`
+
+	// Streamed What it uploads is not part of what is approved
+	Streamed bool `json:"streamed"`
+
+	// WordsNeeded The two words that the terminal shows have to be given
+	WordsNeeded bool `json:"words_needed"`
+}
+
+// StepUpLevel defines model for StepUp.Level.
+type StepUpLevel string
+
+// StepUpState defines model for StepUp.State.
+type StepUpState string
+
+// StepUpApproval defines model for StepUpApproval.
+type StepUpApproval struct {
+	AssertionId *openapi_types.UUID `json:"assertion_id,omitempty"`
+	Code        *string             `json:"code,omitempty"`
+
+	// Credential What PublicKeyCredential.toJSON returns
+	Credential *json.RawMessage `json:"credential,omitempty"`
+
+	// Kind passkey stands for security keys too
+	Kind StepUpApprovalKind `json:"kind"`
+
+	// TrustBrowser For 30 days this browser signs in without a second factor
+	TrustBrowser *bool   `json:"trust_browser,omitempty"`
+	Words        *string `json:"words,omitempty"`
+}
+
+// StepUpApprovalKind passkey stands for security keys too
+type StepUpApprovalKind string
+
+// StepUpAsked The second factor that the request lacks. Once it is given, the request can be sent again as it was.
+type StepUpAsked struct {
+	Id openapi_types.UUID `json:"id"`
+
+	// Page Where a person gives it
+	Page string `json:"page"`
+
+	// Words Two words that the page asks for; for requests with a token
+	Words *string `json:"words,omitempty"`
+}
+
+// StepUpDecided defines model for StepUpDecided.
+type StepUpDecided struct {
+	StepUp StepUp `json:"step_up"`
+}
+
+// StepUpList defines model for StepUpList.
+type StepUpList struct {
+	Items []StepUp `json:"items"`
+}
+
 // Token defines model for Token.
 type Token struct {
 	Bindings        []Binding          `json:"bindings"`
@@ -826,6 +1114,20 @@ type TokenRights struct {
 // TokenState defines model for TokenState.
 type TokenState string
 
+// TrustedDevice defines model for TrustedDevice.
+type TrustedDevice struct {
+	Address   string             `json:"address"`
+	CreatedAt time.Time          `json:"created_at"`
+	ExpiresAt time.Time          `json:"expires_at"`
+	Id        openapi_types.UUID `json:"id"`
+	UserAgent string             `json:"user_agent"`
+}
+
+// TrustedDeviceList defines model for TrustedDeviceList.
+type TrustedDeviceList struct {
+	Items []TrustedDevice `json:"items"`
+}
+
 // User defines model for User.
 type User struct {
 	Bindings     []Binding          `json:"bindings"`
@@ -874,8 +1176,14 @@ type AuditQuery = string
 // Cursor defines model for Cursor.
 type Cursor = string
 
+// EnrolmentId defines model for EnrolmentId.
+type EnrolmentId = openapi_types.UUID
+
 // EventId defines model for EventId.
 type EventId = openapi_types.UUID
+
+// FactorId defines model for FactorId.
+type FactorId = openapi_types.UUID
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
@@ -895,8 +1203,14 @@ type SessionId = openapi_types.UUID
 // SettingKey defines model for SettingKey.
 type SettingKey = string
 
+// StepUpId defines model for StepUpId.
+type StepUpId = openapi_types.UUID
+
 // TokenId defines model for TokenId.
 type TokenId = openapi_types.UUID
+
+// TrustedId defines model for TrustedId.
+type TrustedId = openapi_types.UUID
 
 // UserId defines model for UserId.
 type UserId = openapi_types.UUID
@@ -1017,6 +1331,12 @@ type StartVerificationParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// MakeBackupCodesParams defines parameters for MakeBackupCodes.
+type MakeBackupCodesParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListMyDevicesParams defines parameters for ListMyDevices.
 type ListMyDevicesParams struct {
 	// Cursor Where the page before ended
@@ -1038,6 +1358,36 @@ type RevokeMyDeviceParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// SetDeviceHeadlessParams defines parameters for SetDeviceHeadless.
+type SetDeviceHeadlessParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// BeginEnrolmentParams defines parameters for BeginEnrolment.
+type BeginEnrolmentParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// FinishEnrolmentParams defines parameters for FinishEnrolment.
+type FinishEnrolmentParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveMyFactorParams defines parameters for RemoveMyFactor.
+type RemoveMyFactorParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RenameMyFactorParams defines parameters for RenameMyFactor.
+type RenameMyFactorParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListMySessionsParams defines parameters for ListMySessions.
 type ListMySessionsParams struct {
 	// Cursor Where the page before ended
@@ -1049,6 +1399,36 @@ type ListMySessionsParams struct {
 
 // RevokeMySessionParams defines parameters for RevokeMySession.
 type RevokeMySessionParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// OpenStepUpParams defines parameters for OpenStepUp.
+type OpenStepUpParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ApproveStepUpParams defines parameters for ApproveStepUp.
+type ApproveStepUpParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// BeginAssertionParams defines parameters for BeginAssertion.
+type BeginAssertionParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RefuseStepUpParams defines parameters for RefuseStepUp.
+type RefuseStepUpParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DistrustMyDeviceParams defines parameters for DistrustMyDevice.
+type DistrustMyDeviceParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -1192,6 +1572,18 @@ type SetUserBindingsParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ResetFactorsParams defines parameters for ResetFactors.
+type ResetFactorsParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// UnlockFactorsParams defines parameters for UnlockFactors.
+type UnlockFactorsParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // LockUserParams defines parameters for LockUser.
 type LockUserParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
@@ -1215,6 +1607,21 @@ type PlaceHoldJSONRequestBody = NewHold
 
 // CreateMyDeviceJSONRequestBody defines body for CreateMyDevice for application/json ContentType.
 type CreateMyDeviceJSONRequestBody = NewDevice
+
+// SetDeviceHeadlessJSONRequestBody defines body for SetDeviceHeadless for application/json ContentType.
+type SetDeviceHeadlessJSONRequestBody = Headless
+
+// BeginEnrolmentJSONRequestBody defines body for BeginEnrolment for application/json ContentType.
+type BeginEnrolmentJSONRequestBody = NewFactor
+
+// FinishEnrolmentJSONRequestBody defines body for FinishEnrolment for application/json ContentType.
+type FinishEnrolmentJSONRequestBody = FactorProof
+
+// RenameMyFactorJSONRequestBody defines body for RenameMyFactor for application/json ContentType.
+type RenameMyFactorJSONRequestBody = FactorName
+
+// ApproveStepUpJSONRequestBody defines body for ApproveStepUp for application/json ContentType.
+type ApproveStepUpJSONRequestBody = StepUpApproval
 
 // CreateRoleJSONRequestBody defines body for CreateRole for application/json ContentType.
 type CreateRoleJSONRequestBody = NewRole
@@ -1320,6 +1727,9 @@ type ServerInterface interface {
 	// GetMe Who the caller is, and what they may do
 	// (GET /me)
 	GetMe(w http.ResponseWriter, r *http.Request)
+	// MakeBackupCodes Make ten backup codes in place of those there are
+	// (POST /me/backup-codes)
+	MakeBackupCodes(w http.ResponseWriter, r *http.Request, params MakeBackupCodesParams)
 	// ListMyDevices The caller's own CLI tokens
 	// (GET /me/devices)
 	ListMyDevices(w http.ResponseWriter, r *http.Request, params ListMyDevicesParams)
@@ -1329,12 +1739,54 @@ type ServerInterface interface {
 	// RevokeMyDevice Revoke one of the caller's own CLI tokens
 	// (DELETE /me/devices/{tokenId})
 	RevokeMyDevice(w http.ResponseWriter, r *http.Request, tokenId TokenId, params RevokeMyDeviceParams)
+	// SetDeviceHeadless Say whether one of the caller's own devices has a browser
+	// (PUT /me/devices/{tokenId}/headless)
+	SetDeviceHeadless(w http.ResponseWriter, r *http.Request, tokenId TokenId, params SetDeviceHeadlessParams)
+	// ListMyFactors The caller's own second factors
+	// (GET /me/factors)
+	ListMyFactors(w http.ResponseWriter, r *http.Request)
+	// BeginEnrolment Begin to add a second factor
+	// (POST /me/factors/enrolments)
+	BeginEnrolment(w http.ResponseWriter, r *http.Request, params BeginEnrolmentParams)
+	// FinishEnrolment Add it, by showing that it works
+	// (POST /me/factors/enrolments/{enrolmentId})
+	FinishEnrolment(w http.ResponseWriter, r *http.Request, enrolmentId EnrolmentId, params FinishEnrolmentParams)
+	// RemoveMyFactor Remove a second factor
+	// (DELETE /me/factors/{factorId})
+	RemoveMyFactor(w http.ResponseWriter, r *http.Request, factorId FactorId, params RemoveMyFactorParams)
+	// RenameMyFactor Give a second factor another name
+	// (PUT /me/factors/{factorId})
+	RenameMyFactor(w http.ResponseWriter, r *http.Request, factorId FactorId, params RenameMyFactorParams)
 	// ListMySessions The caller's own browser sessions
 	// (GET /me/sessions)
 	ListMySessions(w http.ResponseWriter, r *http.Request, params ListMySessionsParams)
 	// RevokeMySession End one of the caller's own sessions
 	// (DELETE /me/sessions/{sessionId})
 	RevokeMySession(w http.ResponseWriter, r *http.Request, sessionId SessionId, params RevokeMySessionParams)
+	// ListMyStepUps Second factors that the caller is asked for at present
+	// (GET /me/step-ups)
+	ListMyStepUps(w http.ResponseWriter, r *http.Request)
+	// OpenStepUp Ask for a second factor for this browser session
+	// (POST /me/step-ups)
+	OpenStepUp(w http.ResponseWriter, r *http.Request, params OpenStepUpParams)
+	// GetStepUp One second factor that the caller is asked for
+	// (GET /me/step-ups/{stepUpId})
+	GetStepUp(w http.ResponseWriter, r *http.Request, stepUpId StepUpId)
+	// ApproveStepUp Give the second factor
+	// (POST /me/step-ups/{stepUpId}/approve)
+	ApproveStepUp(w http.ResponseWriter, r *http.Request, stepUpId StepUpId, params ApproveStepUpParams)
+	// BeginAssertion Make a challenge for passkeys and security keys
+	// (POST /me/step-ups/{stepUpId}/assertion)
+	BeginAssertion(w http.ResponseWriter, r *http.Request, stepUpId StepUpId, params BeginAssertionParams)
+	// RefuseStepUp Refuse it
+	// (POST /me/step-ups/{stepUpId}/refuse)
+	RefuseStepUp(w http.ResponseWriter, r *http.Request, stepUpId StepUpId, params RefuseStepUpParams)
+	// ListMyTrustedDevices Browsers whose sign-ins go without a second factor
+	// (GET /me/trusted-devices)
+	ListMyTrustedDevices(w http.ResponseWriter, r *http.Request)
+	// DistrustMyDevice Ask for a second factor in that browser again
+	// (DELETE /me/trusted-devices/{trustedId})
+	DistrustMyDevice(w http.ResponseWriter, r *http.Request, trustedId TrustedId, params DistrustMyDeviceParams)
 	// GetDocument This document
 	// (GET /openapi.json)
 	GetDocument(w http.ResponseWriter, r *http.Request)
@@ -1410,6 +1862,15 @@ type ServerInterface interface {
 	// SetUserBindings Give a person exactly these roles
 	// (PUT /users/{userId}/bindings)
 	SetUserBindings(w http.ResponseWriter, r *http.Request, userId UserId, params SetUserBindingsParams)
+	// ResetFactors Take all second factors away from somebody
+	// (DELETE /users/{userId}/factors)
+	ResetFactors(w http.ResponseWriter, r *http.Request, userId UserId, params ResetFactorsParams)
+	// ListFactors Somebody's second factors
+	// (GET /users/{userId}/factors)
+	ListFactors(w http.ResponseWriter, r *http.Request, userId UserId)
+	// UnlockFactors Have somebody's second factors checked again after too many wrong ones
+	// (POST /users/{userId}/factors/unlock)
+	UnlockFactors(w http.ResponseWriter, r *http.Request, userId UserId, params UnlockFactorsParams)
 	// LockUser Lock a person and everything they own, at once
 	// (POST /users/{userId}/lock)
 	LockUser(w http.ResponseWriter, r *http.Request, userId UserId, params LockUserParams)
@@ -2376,6 +2837,47 @@ func (siw *ServerInterfaceWrapper) GetMe(w http.ResponseWriter, r *http.Request)
 	handler.ServeHTTP(w, r)
 }
 
+// MakeBackupCodes operation middleware
+func (siw *ServerInterfaceWrapper) MakeBackupCodes(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params MakeBackupCodesParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.MakeBackupCodes(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListMyDevices operation middleware
 func (siw *ServerInterfaceWrapper) ListMyDevices(w http.ResponseWriter, r *http.Request) {
 
@@ -2513,6 +3015,261 @@ func (siw *ServerInterfaceWrapper) RevokeMyDevice(w http.ResponseWriter, r *http
 	handler.ServeHTTP(w, r)
 }
 
+// SetDeviceHeadless operation middleware
+func (siw *ServerInterfaceWrapper) SetDeviceHeadless(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tokenId" -------------
+	var tokenId TokenId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tokenId", mux.Vars(r)["tokenId"], &tokenId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tokenId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetDeviceHeadlessParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetDeviceHeadless(w, r, tokenId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListMyFactors operation middleware
+func (siw *ServerInterfaceWrapper) ListMyFactors(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListMyFactors(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// BeginEnrolment operation middleware
+func (siw *ServerInterfaceWrapper) BeginEnrolment(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BeginEnrolmentParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BeginEnrolment(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// FinishEnrolment operation middleware
+func (siw *ServerInterfaceWrapper) FinishEnrolment(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "enrolmentId" -------------
+	var enrolmentId EnrolmentId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "enrolmentId", mux.Vars(r)["enrolmentId"], &enrolmentId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "enrolmentId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params FinishEnrolmentParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.FinishEnrolment(w, r, enrolmentId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemoveMyFactor operation middleware
+func (siw *ServerInterfaceWrapper) RemoveMyFactor(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "factorId" -------------
+	var factorId FactorId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "factorId", mux.Vars(r)["factorId"], &factorId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "factorId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveMyFactorParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemoveMyFactor(w, r, factorId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RenameMyFactor operation middleware
+func (siw *ServerInterfaceWrapper) RenameMyFactor(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "factorId" -------------
+	var factorId FactorId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "factorId", mux.Vars(r)["factorId"], &factorId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "factorId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RenameMyFactorParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RenameMyFactor(w, r, factorId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListMySessions operation middleware
 func (siw *ServerInterfaceWrapper) ListMySessions(w http.ResponseWriter, r *http.Request) {
 
@@ -2600,6 +3357,301 @@ func (siw *ServerInterfaceWrapper) RevokeMySession(w http.ResponseWriter, r *htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RevokeMySession(w, r, sessionId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListMyStepUps operation middleware
+func (siw *ServerInterfaceWrapper) ListMyStepUps(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListMyStepUps(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// OpenStepUp operation middleware
+func (siw *ServerInterfaceWrapper) OpenStepUp(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params OpenStepUpParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.OpenStepUp(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetStepUp operation middleware
+func (siw *ServerInterfaceWrapper) GetStepUp(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stepUpId" -------------
+	var stepUpId StepUpId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stepUpId", mux.Vars(r)["stepUpId"], &stepUpId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stepUpId", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetStepUp(w, r, stepUpId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ApproveStepUp operation middleware
+func (siw *ServerInterfaceWrapper) ApproveStepUp(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stepUpId" -------------
+	var stepUpId StepUpId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stepUpId", mux.Vars(r)["stepUpId"], &stepUpId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stepUpId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ApproveStepUpParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ApproveStepUp(w, r, stepUpId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// BeginAssertion operation middleware
+func (siw *ServerInterfaceWrapper) BeginAssertion(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stepUpId" -------------
+	var stepUpId StepUpId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stepUpId", mux.Vars(r)["stepUpId"], &stepUpId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stepUpId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BeginAssertionParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BeginAssertion(w, r, stepUpId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RefuseStepUp operation middleware
+func (siw *ServerInterfaceWrapper) RefuseStepUp(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stepUpId" -------------
+	var stepUpId StepUpId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stepUpId", mux.Vars(r)["stepUpId"], &stepUpId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stepUpId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RefuseStepUpParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RefuseStepUp(w, r, stepUpId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListMyTrustedDevices operation middleware
+func (siw *ServerInterfaceWrapper) ListMyTrustedDevices(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListMyTrustedDevices(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DistrustMyDevice operation middleware
+func (siw *ServerInterfaceWrapper) DistrustMyDevice(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "trustedId" -------------
+	var trustedId TrustedId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "trustedId", mux.Vars(r)["trustedId"], &trustedId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "trustedId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DistrustMyDeviceParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DistrustMyDevice(w, r, trustedId, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3690,6 +4742,132 @@ func (siw *ServerInterfaceWrapper) SetUserBindings(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ResetFactors operation middleware
+func (siw *ServerInterfaceWrapper) ResetFactors(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "userId" -------------
+	var userId UserId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "userId", mux.Vars(r)["userId"], &userId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "userId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ResetFactorsParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResetFactors(w, r, userId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListFactors operation middleware
+func (siw *ServerInterfaceWrapper) ListFactors(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "userId" -------------
+	var userId UserId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "userId", mux.Vars(r)["userId"], &userId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "userId", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListFactors(w, r, userId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UnlockFactors operation middleware
+func (siw *ServerInterfaceWrapper) UnlockFactors(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "userId" -------------
+	var userId UserId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "userId", mux.Vars(r)["userId"], &userId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "userId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UnlockFactorsParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UnlockFactors(w, r, userId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // LockUser operation middleware
 func (siw *ServerInterfaceWrapper) LockUser(w http.ResponseWriter, r *http.Request) {
 
@@ -3919,6 +5097,36 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/live", wrapper.Watch).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/me/devices/{tokenId}/headless", wrapper.SetDeviceHeadless).Methods(http.MethodPut)
+
+	r.HandleFunc(options.BaseURL+"/me/factors", wrapper.ListMyFactors).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/me/factors/enrolments", wrapper.BeginEnrolment).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/me/factors/enrolments/{enrolmentId}", wrapper.FinishEnrolment).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/me/factors/{factorId}", wrapper.RemoveMyFactor).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/me/factors/{factorId}", wrapper.RenameMyFactor).Methods(http.MethodPut)
+
+	r.HandleFunc(options.BaseURL+"/me/backup-codes", wrapper.MakeBackupCodes).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/me/trusted-devices", wrapper.ListMyTrustedDevices).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/me/trusted-devices/{trustedId}", wrapper.DistrustMyDevice).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/me/step-ups", wrapper.ListMyStepUps).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/me/step-ups", wrapper.OpenStepUp).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/me/step-ups/{stepUpId}", wrapper.GetStepUp).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/me/step-ups/{stepUpId}/assertion", wrapper.BeginAssertion).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/me/step-ups/{stepUpId}/approve", wrapper.ApproveStepUp).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/me/step-ups/{stepUpId}/refuse", wrapper.RefuseStepUp).Methods(http.MethodPost)
+
 	r.HandleFunc(options.BaseURL+"/users", wrapper.ListUsers).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/users", wrapper.AddUser).Methods(http.MethodPost)
@@ -3932,6 +5140,12 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/users/{userId}/unlock", wrapper.UnlockUser).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/users/{userId}/bindings", wrapper.SetUserBindings).Methods(http.MethodPut)
+
+	r.HandleFunc(options.BaseURL+"/users/{userId}/factors", wrapper.ResetFactors).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/users/{userId}/factors", wrapper.ListFactors).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/users/{userId}/factors/unlock", wrapper.UnlockFactors).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/roles", wrapper.ListRoles).Methods(http.MethodGet)
 
@@ -5103,6 +6317,45 @@ func (response GetMedefaultApplicationProblemPlusJSONResponse) VisitGetMeRespons
 	return err
 }
 
+type MakeBackupCodesRequestObject struct {
+	Params MakeBackupCodesParams
+}
+
+type MakeBackupCodesResponseObject interface {
+	VisitMakeBackupCodesResponse(w http.ResponseWriter) error
+}
+
+type MakeBackupCodes201JSONResponse BackupCodes
+
+func (response MakeBackupCodes201JSONResponse) VisitMakeBackupCodesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MakeBackupCodesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response MakeBackupCodesdefaultApplicationProblemPlusJSONResponse) VisitMakeBackupCodesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListMyDevicesRequestObject struct {
 	Params ListMyDevicesParams
 }
@@ -5216,6 +6469,241 @@ func (response RevokeMyDevicedefaultApplicationProblemPlusJSONResponse) VisitRev
 	return err
 }
 
+type SetDeviceHeadlessRequestObject struct {
+	TokenId TokenId `json:"tokenId"`
+	Params  SetDeviceHeadlessParams
+	Body    *SetDeviceHeadlessJSONRequestBody
+}
+
+type SetDeviceHeadlessResponseObject interface {
+	VisitSetDeviceHeadlessResponse(w http.ResponseWriter) error
+}
+
+type SetDeviceHeadless200JSONResponse Token
+
+func (response SetDeviceHeadless200JSONResponse) VisitSetDeviceHeadlessResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetDeviceHeadlessdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SetDeviceHeadlessdefaultApplicationProblemPlusJSONResponse) VisitSetDeviceHeadlessResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListMyFactorsRequestObject struct {
+}
+
+type ListMyFactorsResponseObject interface {
+	VisitListMyFactorsResponse(w http.ResponseWriter) error
+}
+
+type ListMyFactors200JSONResponse FactorOverview
+
+func (response ListMyFactors200JSONResponse) VisitListMyFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListMyFactorsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListMyFactorsdefaultApplicationProblemPlusJSONResponse) VisitListMyFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginEnrolmentRequestObject struct {
+	Params BeginEnrolmentParams
+	Body   *BeginEnrolmentJSONRequestBody
+}
+
+type BeginEnrolmentResponseObject interface {
+	VisitBeginEnrolmentResponse(w http.ResponseWriter) error
+}
+
+type BeginEnrolment201JSONResponse Enrolment
+
+func (response BeginEnrolment201JSONResponse) VisitBeginEnrolmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginEnrolmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginEnrolmentdefaultApplicationProblemPlusJSONResponse) VisitBeginEnrolmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishEnrolmentRequestObject struct {
+	EnrolmentId EnrolmentId `json:"enrolmentId"`
+	Params      FinishEnrolmentParams
+	Body        *FinishEnrolmentJSONRequestBody
+}
+
+type FinishEnrolmentResponseObject interface {
+	VisitFinishEnrolmentResponse(w http.ResponseWriter) error
+}
+
+type FinishEnrolment201JSONResponse AddedFactor
+
+func (response FinishEnrolment201JSONResponse) VisitFinishEnrolmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishEnrolmentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishEnrolmentdefaultApplicationProblemPlusJSONResponse) VisitFinishEnrolmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveMyFactorRequestObject struct {
+	FactorId FactorId `json:"factorId"`
+	Params   RemoveMyFactorParams
+}
+
+type RemoveMyFactorResponseObject interface {
+	VisitRemoveMyFactorResponse(w http.ResponseWriter) error
+}
+
+type RemoveMyFactor204Response struct {
+}
+
+func (response RemoveMyFactor204Response) VisitRemoveMyFactorResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveMyFactordefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveMyFactordefaultApplicationProblemPlusJSONResponse) VisitRemoveMyFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenameMyFactorRequestObject struct {
+	FactorId FactorId `json:"factorId"`
+	Params   RenameMyFactorParams
+	Body     *RenameMyFactorJSONRequestBody
+}
+
+type RenameMyFactorResponseObject interface {
+	VisitRenameMyFactorResponse(w http.ResponseWriter) error
+}
+
+type RenameMyFactor200JSONResponse FactorOverview
+
+func (response RenameMyFactor200JSONResponse) VisitRenameMyFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RenameMyFactordefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RenameMyFactordefaultApplicationProblemPlusJSONResponse) VisitRenameMyFactorResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListMySessionsRequestObject struct {
 	Params ListMySessionsParams
 }
@@ -5278,6 +6766,315 @@ type RevokeMySessiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response RevokeMySessiondefaultApplicationProblemPlusJSONResponse) VisitRevokeMySessionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListMyStepUpsRequestObject struct {
+}
+
+type ListMyStepUpsResponseObject interface {
+	VisitListMyStepUpsResponse(w http.ResponseWriter) error
+}
+
+type ListMyStepUps200JSONResponse StepUpList
+
+func (response ListMyStepUps200JSONResponse) VisitListMyStepUpsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListMyStepUpsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListMyStepUpsdefaultApplicationProblemPlusJSONResponse) VisitListMyStepUpsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type OpenStepUpRequestObject struct {
+	Params OpenStepUpParams
+}
+
+type OpenStepUpResponseObject interface {
+	VisitOpenStepUpResponse(w http.ResponseWriter) error
+}
+
+type OpenStepUp201JSONResponse StepUp
+
+func (response OpenStepUp201JSONResponse) VisitOpenStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type OpenStepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response OpenStepUpdefaultApplicationProblemPlusJSONResponse) VisitOpenStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetStepUpRequestObject struct {
+	StepUpId StepUpId `json:"stepUpId"`
+}
+
+type GetStepUpResponseObject interface {
+	VisitGetStepUpResponse(w http.ResponseWriter) error
+}
+
+type GetStepUp200JSONResponse StepUp
+
+func (response GetStepUp200JSONResponse) VisitGetStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetStepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetStepUpdefaultApplicationProblemPlusJSONResponse) VisitGetStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApproveStepUpRequestObject struct {
+	StepUpId StepUpId `json:"stepUpId"`
+	Params   ApproveStepUpParams
+	Body     *ApproveStepUpJSONRequestBody
+}
+
+type ApproveStepUpResponseObject interface {
+	VisitApproveStepUpResponse(w http.ResponseWriter) error
+}
+
+type ApproveStepUp200JSONResponse StepUpDecided
+
+func (response ApproveStepUp200JSONResponse) VisitApproveStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApproveStepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ApproveStepUpdefaultApplicationProblemPlusJSONResponse) VisitApproveStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginAssertionRequestObject struct {
+	StepUpId StepUpId `json:"stepUpId"`
+	Params   BeginAssertionParams
+}
+
+type BeginAssertionResponseObject interface {
+	VisitBeginAssertionResponse(w http.ResponseWriter) error
+}
+
+type BeginAssertion201JSONResponse Assertion
+
+func (response BeginAssertion201JSONResponse) VisitBeginAssertionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginAssertiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginAssertiondefaultApplicationProblemPlusJSONResponse) VisitBeginAssertionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RefuseStepUpRequestObject struct {
+	StepUpId StepUpId `json:"stepUpId"`
+	Params   RefuseStepUpParams
+}
+
+type RefuseStepUpResponseObject interface {
+	VisitRefuseStepUpResponse(w http.ResponseWriter) error
+}
+
+type RefuseStepUp200JSONResponse StepUpDecided
+
+func (response RefuseStepUp200JSONResponse) VisitRefuseStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RefuseStepUpdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RefuseStepUpdefaultApplicationProblemPlusJSONResponse) VisitRefuseStepUpResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListMyTrustedDevicesRequestObject struct {
+}
+
+type ListMyTrustedDevicesResponseObject interface {
+	VisitListMyTrustedDevicesResponse(w http.ResponseWriter) error
+}
+
+type ListMyTrustedDevices200JSONResponse TrustedDeviceList
+
+func (response ListMyTrustedDevices200JSONResponse) VisitListMyTrustedDevicesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListMyTrustedDevicesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListMyTrustedDevicesdefaultApplicationProblemPlusJSONResponse) VisitListMyTrustedDevicesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DistrustMyDeviceRequestObject struct {
+	TrustedId TrustedId `json:"trustedId"`
+	Params    DistrustMyDeviceParams
+}
+
+type DistrustMyDeviceResponseObject interface {
+	VisitDistrustMyDeviceResponse(w http.ResponseWriter) error
+}
+
+type DistrustMyDevice204Response struct {
+}
+
+func (response DistrustMyDevice204Response) VisitDistrustMyDeviceResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DistrustMyDevicedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DistrustMyDevicedefaultApplicationProblemPlusJSONResponse) VisitDistrustMyDeviceResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6254,6 +8051,125 @@ func (response SetUserBindingsdefaultApplicationProblemPlusJSONResponse) VisitSe
 	return err
 }
 
+type ResetFactorsRequestObject struct {
+	UserId UserId `json:"userId"`
+	Params ResetFactorsParams
+}
+
+type ResetFactorsResponseObject interface {
+	VisitResetFactorsResponse(w http.ResponseWriter) error
+}
+
+type ResetFactors200JSONResponse FactorOverview
+
+func (response ResetFactors200JSONResponse) VisitResetFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetFactorsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ResetFactorsdefaultApplicationProblemPlusJSONResponse) VisitResetFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListFactorsRequestObject struct {
+	UserId UserId `json:"userId"`
+}
+
+type ListFactorsResponseObject interface {
+	VisitListFactorsResponse(w http.ResponseWriter) error
+}
+
+type ListFactors200JSONResponse FactorOverview
+
+func (response ListFactors200JSONResponse) VisitListFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListFactorsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListFactorsdefaultApplicationProblemPlusJSONResponse) VisitListFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnlockFactorsRequestObject struct {
+	UserId UserId `json:"userId"`
+	Params UnlockFactorsParams
+}
+
+type UnlockFactorsResponseObject interface {
+	VisitUnlockFactorsResponse(w http.ResponseWriter) error
+}
+
+type UnlockFactors200JSONResponse FactorOverview
+
+func (response UnlockFactors200JSONResponse) VisitUnlockFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnlockFactorsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UnlockFactorsdefaultApplicationProblemPlusJSONResponse) VisitUnlockFactorsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type LockUserRequestObject struct {
 	UserId UserId `json:"userId"`
 	Params LockUserParams
@@ -6412,6 +8328,9 @@ type StrictServerInterface interface {
 	// GetMe Who the caller is, and what they may do
 	// (GET /me)
 	GetMe(ctx context.Context, request GetMeRequestObject) (GetMeResponseObject, error)
+	// MakeBackupCodes Make ten backup codes in place of those there are
+	// (POST /me/backup-codes)
+	MakeBackupCodes(ctx context.Context, request MakeBackupCodesRequestObject) (MakeBackupCodesResponseObject, error)
 	// ListMyDevices The caller's own CLI tokens
 	// (GET /me/devices)
 	ListMyDevices(ctx context.Context, request ListMyDevicesRequestObject) (ListMyDevicesResponseObject, error)
@@ -6421,12 +8340,54 @@ type StrictServerInterface interface {
 	// RevokeMyDevice Revoke one of the caller's own CLI tokens
 	// (DELETE /me/devices/{tokenId})
 	RevokeMyDevice(ctx context.Context, request RevokeMyDeviceRequestObject) (RevokeMyDeviceResponseObject, error)
+	// SetDeviceHeadless Say whether one of the caller's own devices has a browser
+	// (PUT /me/devices/{tokenId}/headless)
+	SetDeviceHeadless(ctx context.Context, request SetDeviceHeadlessRequestObject) (SetDeviceHeadlessResponseObject, error)
+	// ListMyFactors The caller's own second factors
+	// (GET /me/factors)
+	ListMyFactors(ctx context.Context, request ListMyFactorsRequestObject) (ListMyFactorsResponseObject, error)
+	// BeginEnrolment Begin to add a second factor
+	// (POST /me/factors/enrolments)
+	BeginEnrolment(ctx context.Context, request BeginEnrolmentRequestObject) (BeginEnrolmentResponseObject, error)
+	// FinishEnrolment Add it, by showing that it works
+	// (POST /me/factors/enrolments/{enrolmentId})
+	FinishEnrolment(ctx context.Context, request FinishEnrolmentRequestObject) (FinishEnrolmentResponseObject, error)
+	// RemoveMyFactor Remove a second factor
+	// (DELETE /me/factors/{factorId})
+	RemoveMyFactor(ctx context.Context, request RemoveMyFactorRequestObject) (RemoveMyFactorResponseObject, error)
+	// RenameMyFactor Give a second factor another name
+	// (PUT /me/factors/{factorId})
+	RenameMyFactor(ctx context.Context, request RenameMyFactorRequestObject) (RenameMyFactorResponseObject, error)
 	// ListMySessions The caller's own browser sessions
 	// (GET /me/sessions)
 	ListMySessions(ctx context.Context, request ListMySessionsRequestObject) (ListMySessionsResponseObject, error)
 	// RevokeMySession End one of the caller's own sessions
 	// (DELETE /me/sessions/{sessionId})
 	RevokeMySession(ctx context.Context, request RevokeMySessionRequestObject) (RevokeMySessionResponseObject, error)
+	// ListMyStepUps Second factors that the caller is asked for at present
+	// (GET /me/step-ups)
+	ListMyStepUps(ctx context.Context, request ListMyStepUpsRequestObject) (ListMyStepUpsResponseObject, error)
+	// OpenStepUp Ask for a second factor for this browser session
+	// (POST /me/step-ups)
+	OpenStepUp(ctx context.Context, request OpenStepUpRequestObject) (OpenStepUpResponseObject, error)
+	// GetStepUp One second factor that the caller is asked for
+	// (GET /me/step-ups/{stepUpId})
+	GetStepUp(ctx context.Context, request GetStepUpRequestObject) (GetStepUpResponseObject, error)
+	// ApproveStepUp Give the second factor
+	// (POST /me/step-ups/{stepUpId}/approve)
+	ApproveStepUp(ctx context.Context, request ApproveStepUpRequestObject) (ApproveStepUpResponseObject, error)
+	// BeginAssertion Make a challenge for passkeys and security keys
+	// (POST /me/step-ups/{stepUpId}/assertion)
+	BeginAssertion(ctx context.Context, request BeginAssertionRequestObject) (BeginAssertionResponseObject, error)
+	// RefuseStepUp Refuse it
+	// (POST /me/step-ups/{stepUpId}/refuse)
+	RefuseStepUp(ctx context.Context, request RefuseStepUpRequestObject) (RefuseStepUpResponseObject, error)
+	// ListMyTrustedDevices Browsers whose sign-ins go without a second factor
+	// (GET /me/trusted-devices)
+	ListMyTrustedDevices(ctx context.Context, request ListMyTrustedDevicesRequestObject) (ListMyTrustedDevicesResponseObject, error)
+	// DistrustMyDevice Ask for a second factor in that browser again
+	// (DELETE /me/trusted-devices/{trustedId})
+	DistrustMyDevice(ctx context.Context, request DistrustMyDeviceRequestObject) (DistrustMyDeviceResponseObject, error)
 	// GetDocument This document
 	// (GET /openapi.json)
 	GetDocument(ctx context.Context, request GetDocumentRequestObject) (GetDocumentResponseObject, error)
@@ -6502,6 +8463,15 @@ type StrictServerInterface interface {
 	// SetUserBindings Give a person exactly these roles
 	// (PUT /users/{userId}/bindings)
 	SetUserBindings(ctx context.Context, request SetUserBindingsRequestObject) (SetUserBindingsResponseObject, error)
+	// ResetFactors Take all second factors away from somebody
+	// (DELETE /users/{userId}/factors)
+	ResetFactors(ctx context.Context, request ResetFactorsRequestObject) (ResetFactorsResponseObject, error)
+	// ListFactors Somebody's second factors
+	// (GET /users/{userId}/factors)
+	ListFactors(ctx context.Context, request ListFactorsRequestObject) (ListFactorsResponseObject, error)
+	// UnlockFactors Have somebody's second factors checked again after too many wrong ones
+	// (POST /users/{userId}/factors/unlock)
+	UnlockFactors(ctx context.Context, request UnlockFactorsRequestObject) (UnlockFactorsResponseObject, error)
 	// LockUser Lock a person and everything they own, at once
 	// (POST /users/{userId}/lock)
 	LockUser(ctx context.Context, request LockUserRequestObject) (LockUserResponseObject, error)
@@ -7207,6 +9177,32 @@ func (sh *strictHandler) GetMe(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// MakeBackupCodes operation middleware
+func (sh *strictHandler) MakeBackupCodes(w http.ResponseWriter, r *http.Request, params MakeBackupCodesParams) {
+	var request MakeBackupCodesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.MakeBackupCodes(ctx, request.(MakeBackupCodesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MakeBackupCodes")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(MakeBackupCodesResponseObject); ok {
+		if err := validResponse.VisitMakeBackupCodesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListMyDevices operation middleware
 func (sh *strictHandler) ListMyDevices(w http.ResponseWriter, r *http.Request, params ListMyDevicesParams) {
 	var request ListMyDevicesRequestObject
@@ -7293,6 +9289,192 @@ func (sh *strictHandler) RevokeMyDevice(w http.ResponseWriter, r *http.Request, 
 	}
 }
 
+// SetDeviceHeadless operation middleware
+func (sh *strictHandler) SetDeviceHeadless(w http.ResponseWriter, r *http.Request, tokenId TokenId, params SetDeviceHeadlessParams) {
+	var request SetDeviceHeadlessRequestObject
+
+	request.TokenId = tokenId
+	request.Params = params
+
+	var body SetDeviceHeadlessJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetDeviceHeadless(ctx, request.(SetDeviceHeadlessRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetDeviceHeadless")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetDeviceHeadlessResponseObject); ok {
+		if err := validResponse.VisitSetDeviceHeadlessResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListMyFactors operation middleware
+func (sh *strictHandler) ListMyFactors(w http.ResponseWriter, r *http.Request) {
+	var request ListMyFactorsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListMyFactors(ctx, request.(ListMyFactorsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListMyFactors")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListMyFactorsResponseObject); ok {
+		if err := validResponse.VisitListMyFactorsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginEnrolment operation middleware
+func (sh *strictHandler) BeginEnrolment(w http.ResponseWriter, r *http.Request, params BeginEnrolmentParams) {
+	var request BeginEnrolmentRequestObject
+
+	request.Params = params
+
+	var body BeginEnrolmentJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginEnrolment(ctx, request.(BeginEnrolmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginEnrolment")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(BeginEnrolmentResponseObject); ok {
+		if err := validResponse.VisitBeginEnrolmentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FinishEnrolment operation middleware
+func (sh *strictHandler) FinishEnrolment(w http.ResponseWriter, r *http.Request, enrolmentId EnrolmentId, params FinishEnrolmentParams) {
+	var request FinishEnrolmentRequestObject
+
+	request.EnrolmentId = enrolmentId
+	request.Params = params
+
+	var body FinishEnrolmentJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishEnrolment(ctx, request.(FinishEnrolmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishEnrolment")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(FinishEnrolmentResponseObject); ok {
+		if err := validResponse.VisitFinishEnrolmentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveMyFactor operation middleware
+func (sh *strictHandler) RemoveMyFactor(w http.ResponseWriter, r *http.Request, factorId FactorId, params RemoveMyFactorParams) {
+	var request RemoveMyFactorRequestObject
+
+	request.FactorId = factorId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveMyFactor(ctx, request.(RemoveMyFactorRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveMyFactor")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RemoveMyFactorResponseObject); ok {
+		if err := validResponse.VisitRemoveMyFactorResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RenameMyFactor operation middleware
+func (sh *strictHandler) RenameMyFactor(w http.ResponseWriter, r *http.Request, factorId FactorId, params RenameMyFactorParams) {
+	var request RenameMyFactorRequestObject
+
+	request.FactorId = factorId
+	request.Params = params
+
+	var body RenameMyFactorJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RenameMyFactor(ctx, request.(RenameMyFactorRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RenameMyFactor")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RenameMyFactorResponseObject); ok {
+		if err := validResponse.VisitRenameMyFactorResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListMySessions operation middleware
 func (sh *strictHandler) ListMySessions(w http.ResponseWriter, r *http.Request, params ListMySessionsParams) {
 	var request ListMySessionsRequestObject
@@ -7339,6 +9521,221 @@ func (sh *strictHandler) RevokeMySession(w http.ResponseWriter, r *http.Request,
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RevokeMySessionResponseObject); ok {
 		if err := validResponse.VisitRevokeMySessionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListMyStepUps operation middleware
+func (sh *strictHandler) ListMyStepUps(w http.ResponseWriter, r *http.Request) {
+	var request ListMyStepUpsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListMyStepUps(ctx, request.(ListMyStepUpsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListMyStepUps")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListMyStepUpsResponseObject); ok {
+		if err := validResponse.VisitListMyStepUpsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// OpenStepUp operation middleware
+func (sh *strictHandler) OpenStepUp(w http.ResponseWriter, r *http.Request, params OpenStepUpParams) {
+	var request OpenStepUpRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.OpenStepUp(ctx, request.(OpenStepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "OpenStepUp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(OpenStepUpResponseObject); ok {
+		if err := validResponse.VisitOpenStepUpResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetStepUp operation middleware
+func (sh *strictHandler) GetStepUp(w http.ResponseWriter, r *http.Request, stepUpId StepUpId) {
+	var request GetStepUpRequestObject
+
+	request.StepUpId = stepUpId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetStepUp(ctx, request.(GetStepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetStepUp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetStepUpResponseObject); ok {
+		if err := validResponse.VisitGetStepUpResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ApproveStepUp operation middleware
+func (sh *strictHandler) ApproveStepUp(w http.ResponseWriter, r *http.Request, stepUpId StepUpId, params ApproveStepUpParams) {
+	var request ApproveStepUpRequestObject
+
+	request.StepUpId = stepUpId
+	request.Params = params
+
+	var body ApproveStepUpJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ApproveStepUp(ctx, request.(ApproveStepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApproveStepUp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ApproveStepUpResponseObject); ok {
+		if err := validResponse.VisitApproveStepUpResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginAssertion operation middleware
+func (sh *strictHandler) BeginAssertion(w http.ResponseWriter, r *http.Request, stepUpId StepUpId, params BeginAssertionParams) {
+	var request BeginAssertionRequestObject
+
+	request.StepUpId = stepUpId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginAssertion(ctx, request.(BeginAssertionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginAssertion")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(BeginAssertionResponseObject); ok {
+		if err := validResponse.VisitBeginAssertionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RefuseStepUp operation middleware
+func (sh *strictHandler) RefuseStepUp(w http.ResponseWriter, r *http.Request, stepUpId StepUpId, params RefuseStepUpParams) {
+	var request RefuseStepUpRequestObject
+
+	request.StepUpId = stepUpId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RefuseStepUp(ctx, request.(RefuseStepUpRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RefuseStepUp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RefuseStepUpResponseObject); ok {
+		if err := validResponse.VisitRefuseStepUpResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListMyTrustedDevices operation middleware
+func (sh *strictHandler) ListMyTrustedDevices(w http.ResponseWriter, r *http.Request) {
+	var request ListMyTrustedDevicesRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListMyTrustedDevices(ctx, request.(ListMyTrustedDevicesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListMyTrustedDevices")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListMyTrustedDevicesResponseObject); ok {
+		if err := validResponse.VisitListMyTrustedDevicesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DistrustMyDevice operation middleware
+func (sh *strictHandler) DistrustMyDevice(w http.ResponseWriter, r *http.Request, trustedId TrustedId, params DistrustMyDeviceParams) {
+	var request DistrustMyDeviceRequestObject
+
+	request.TrustedId = trustedId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DistrustMyDevice(ctx, request.(DistrustMyDeviceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DistrustMyDevice")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DistrustMyDeviceResponseObject); ok {
+		if err := validResponse.VisitDistrustMyDeviceResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -8046,6 +10443,86 @@ func (sh *strictHandler) SetUserBindings(w http.ResponseWriter, r *http.Request,
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(SetUserBindingsResponseObject); ok {
 		if err := validResponse.VisitSetUserBindingsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ResetFactors operation middleware
+func (sh *strictHandler) ResetFactors(w http.ResponseWriter, r *http.Request, userId UserId, params ResetFactorsParams) {
+	var request ResetFactorsRequestObject
+
+	request.UserId = userId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetFactors(ctx, request.(ResetFactorsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetFactors")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ResetFactorsResponseObject); ok {
+		if err := validResponse.VisitResetFactorsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListFactors operation middleware
+func (sh *strictHandler) ListFactors(w http.ResponseWriter, r *http.Request, userId UserId) {
+	var request ListFactorsRequestObject
+
+	request.UserId = userId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListFactors(ctx, request.(ListFactorsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListFactors")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListFactorsResponseObject); ok {
+		if err := validResponse.VisitListFactorsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UnlockFactors operation middleware
+func (sh *strictHandler) UnlockFactors(w http.ResponseWriter, r *http.Request, userId UserId, params UnlockFactorsParams) {
+	var request UnlockFactorsRequestObject
+
+	request.UserId = userId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UnlockFactors(ctx, request.(UnlockFactorsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UnlockFactors")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UnlockFactorsResponseObject); ok {
+		if err := validResponse.VisitUnlockFactorsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -18,11 +18,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
+	"rackgateway/pkg/access"
 	"rackgateway/pkg/adminapi"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/ledger"
+	"rackgateway/pkg/mfa"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/postgres/postgrestest"
 	"rackgateway/pkg/seal"
@@ -43,6 +45,7 @@ type world struct {
 	cache    *credential.Cache
 	heard    chan string // what was announced on barrier
 	sessions *signin.Sessions
+	factors  *mfa.Service
 
 	sequencer     *ledger.Sequencer // runs for those tests that start it
 	follower      *ledger.Follower
@@ -76,7 +79,7 @@ func newWorld(t testing.TB, change ...func(*adminapi.Config)) *world {
 	pool := database.Admin(t)
 	feed := postgres.NewFeed(pool, []string{credential.Channel, barrier}, postgres.FeedOptions{})
 	feed.Subscribe(barrier, func(mark string) { w.heard <- mark })
-	w.cache = credential.NewCache(pool, feed, credential.Options{Now: w.clock, NoteSessions: true})
+	w.cache = credential.NewCache(pool, feed, credential.Options{Now: w.clock, NoteSessions: true, SettingDefaults: withoutFactors()})
 	events := audit.NewWriter(pool, audit.WriterOptions{Key: key})
 	w.writer = directory.NewWriter(pool, key, directory.WriterOptions{Now: w.clock})
 	w.reader = directory.NewReader(pool, directory.ReaderOptions{Now: w.clock})
@@ -85,9 +88,14 @@ func newWorld(t testing.TB, change ...func(*adminapi.Config)) *world {
 	w.sequencer = ledger.NewSequencer(ledger.SequencerConfig{
 		DB: pool, MACKey: key, Keys: ledger.KeySource{Origin: "gateway.example.com/acme/staging", Box: keys.Box(ledger.SealPurpose)},
 	})
+	if w.factors, err = mfa.New(mfa.Config{
+		Writer: w.writer, Reader: w.reader, Keys: &keys, Origin: &url.URL{Scheme: "https", Host: "gateway.example.com"}, Now: w.clock,
+	}); err != nil {
+		t.Fatal(err)
+	}
 	config := adminapi.Config{
 		DB: pool, Reader: w.reader, Writer: w.writer, Credentials: w.cache, Audit: events,
-		Sessions: w.sessions, Answers: keys.Box("idempotency answer"), RackName: "acme/staging",
+		Sessions: w.sessions, Factors: w.factors, Answers: keys.Box("idempotency answer"), RackName: "acme/staging",
 		Origin: &url.URL{Scheme: "https", Host: "gateway.example.com"}, ClientAddress: remote, Now: w.clock,
 		Ledger: &ledger.Book{DB: pool, Key: key, Follower: w.follower, State: w.sequencer.State, StartVerification: func() { w.verifications++ }},
 	}
@@ -143,6 +151,11 @@ func (w *world) hear() {
 			w.t.Fatal("announcements do not arrive")
 		}
 	}
+}
+
+// withoutFactors is what the environment sets: most tests are not about second factors.
+func withoutFactors() []access.SettingValue {
+	return []access.SettingValue{{Key: "mfa_required", Value: json.RawMessage("false")}}
 }
 
 func (w *world) clock() time.Time {

@@ -18,13 +18,14 @@ type Admin struct {
 	Upstream AdminUpstream
 	SignIn   SignIn
 	Secrets  AdminSecrets
+	Factors  AdminFactors
 	Access   Access
 	Ledger   Ledger
 	Settings Settings
 }
 
 // serving are the groups that only `admin serve` uses.
-var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Access", "Ledger"}
+var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Factors", "Access", "Ledger"}
 
 // AdminDatabase is admin's connections to PostgreSQL.
 type AdminDatabase struct {
@@ -94,6 +95,13 @@ type AdminSecrets struct {
 	AppKeyPrevious secret.Text `env:"APP_SECRET_KEY_PREVIOUS" doc:"The key before, so that what it sealed still opens, until admin rekey has sealed it anew." example:"$(cat key-before)"`
 }
 
+// AdminFactors are what second factors need beside the database.
+type AdminFactors struct {
+	YubicoURL      *url.URL    `env:"YUBICO_API_URL" envDefault:"https://api.yubico.com/wsapi/2.0/verify" doc:"Validation server for one-time passwords of YubiKeys, by version 2 of Yubico's protocol. It is asked only when YUBICO_CLIENT_ID is set." example:"https://yubi.example.com/wsapi/2.0/verify"`
+	YubicoClientID string      `env:"YUBICO_CLIENT_ID" doc:"The gateway's client id at the validation server. Without it, YubiKeys are used as security keys, which is better, and their one-time passwords are not taken." example:"12345"`
+	YubicoKey      secret.Text `env:"YUBICO_SECRET_KEY" doc:"The client's secret key, as the validation server gave it, in base64. Questions and answers are signed with it." example:"SECRET"`
+}
+
 // LoadAdmin reads admin's configuration for a command, from the given environment, in the form of os.Environ. What
 // only serving uses is read as far as it can be, and no mistake. The error is a *MistakesError that names every mistake;
 // the configuration, as far as it could be read, and the report are usable with it too: a command that needs less
@@ -136,6 +144,7 @@ func loadAdmin(environ []string) (*loader, *Admin) {
 	if cfg.Secrets.AppKey.Equal(cfg.Audit.MACKey) && !cfg.Secrets.AppKey.IsZero() {
 		l.mistake("APP_SECRET_KEY", "is the same as AUDIT_MAC_KEY, which the proxy has too: make one of its own")
 	}
+	l.factors(&cfg.Factors)
 	l.access(&cfg.Access)
 	l.ledger(&cfg.Ledger)
 	if cfg.Ledger.AnchorChain == "" && cfg.Ledger.AnchorBucket != "" {

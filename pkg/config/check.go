@@ -382,3 +382,22 @@ func loopback(host string) bool {
 	address, err := netip.ParseAddr(host)
 	return err == nil && address.IsLoopback()
 }
+
+// factors checks what second factors need: a client of a validation server has an id and a key.
+func (l *loader) factors(c *AdminFactors) {
+	switch {
+	case c.YubicoClientID == "" && c.YubicoKey.IsZero():
+		return
+	case c.YubicoClientID == "":
+		l.mistake("YUBICO_CLIENT_ID", "is not set, and YUBICO_SECRET_KEY is; a validation server is asked with both")
+	case c.YubicoKey.IsZero():
+		l.mistake("YUBICO_SECRET_KEY", "is not set, and YUBICO_CLIENT_ID is; a validation server is asked with both")
+	default:
+		if _, err := base64.StdEncoding.DecodeString(c.YubicoKey.Reveal()); err != nil {
+			l.mistake("YUBICO_SECRET_KEY", "is not base64")
+		}
+		if c.YubicoURL != nil && c.YubicoURL.Scheme != "https" && c.YubicoURL.Hostname() != "localhost" && c.YubicoURL.Hostname() != "127.0.0.1" {
+			l.mistake("YUBICO_API_URL", "is not https: what somebody types would be there to read")
+		}
+	}
+}

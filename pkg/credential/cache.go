@@ -19,7 +19,7 @@ import (
 )
 
 // Channel is the channel that the database announces changes of access on. The payload names what changed:
-// user:ID, token:ID, role:NAME, setting:KEY, or all.
+// user:ID, token:ID, role:NAME, setting:KEY, factor:ID of a user or token, or all.
 const Channel = "rgw_access"
 
 // Feed hears the database's announcements. *postgres.Feed is one.
@@ -86,6 +86,7 @@ type Cache struct {
 
 	settings settings
 	uses     uses
+	watches  watches
 	loads    atomic.Uint64
 	started  time.Time
 
@@ -302,6 +303,7 @@ func (c *Cache) keep(e *Entry, began moment) *Entry {
 			old.validated.Store(e.validated.Load())
 			old.lastUsed.Store(max(old.lastUsed.Load(), e.lastUsed.Load()))
 			old.vouched.Store(e.vouched.Load())
+			old.takeFactors(e)
 			old.epoch.Store(began.epoch)
 			old.suspect = time.Time{}
 			c.mu.Unlock()
@@ -403,15 +405,20 @@ func (c *Cache) announced(payload string) {
 	kind, rest, _ := strings.Cut(payload, ":")
 	var s subject
 	switch kind {
-	case "user", "token":
+	case "user", "token", "factor":
 		id, err := uuid.Parse(rest)
 		if err != nil {
 			c.reset()
 			return
 		}
 		s = subject{kind: userSubject, id: id}
-		if kind == "token" {
+		switch kind {
+		case "token":
 			s.kind = tokenSubject
+		case "factor":
+			s.kind = factorSubject
+			c.factorsChanged(s)
+			return
 		}
 	case "role":
 		s = subject{kind: roleSubject, name: rest}
@@ -452,6 +459,7 @@ func (c *Cache) reset() {
 	c.epoch.Add(1)
 	c.mu.Unlock()
 	c.settings.changed(c.opts.Now())
+	c.watches.wakeAll()
 	c.nudge()
 }
 

@@ -26,12 +26,13 @@ type Entry struct {
 	idle        time.Duration // how long it may be unused; 0 means no limit. Of a session, the setting counts.
 	subjects    []subject     // what it was made from
 
-	dropped   atomic.Bool   // a change made it untrue, or it made room; for good
-	epoch     atomic.Uint64 // the cache's, when it was last read
-	validated atomic.Int64  // when it was last read; nanoseconds since 1970
-	lastUsed  atomic.Int64  // nanoseconds since 1970, as far as known here
-	vouched   atomic.Int64  // when the identity provider last vouched for the owner, or the token was made; likewise
-	touched   atomic.Int64  // when it was last resolved, for eviction; seconds since 1970
+	dropped   atomic.Bool             // a change made it untrue, or it made room; for good
+	epoch     atomic.Uint64           // the cache's, when it was last read
+	validated atomic.Int64            // when it was last read; nanoseconds since 1970
+	lastUsed  atomic.Int64            // nanoseconds since 1970, as far as known here
+	vouched   atomic.Int64            // when the identity provider last vouched for the owner, or the token was made; likewise
+	touched   atomic.Int64            // when it was last resolved, for eviction; seconds since 1970
+	factors   atomic.Pointer[factors] // how the second factor stands
 
 	// Guarded by cache.mu.
 	links    []link
@@ -44,6 +45,7 @@ type Entry struct {
 	principal   access.Principal
 	ownSubjects [3]subject
 	ownLinks    [3]link
+	ownFactors  factors
 }
 
 // share takes what is the same from another entry of the same person. The entry must not be in use yet.
@@ -75,7 +77,12 @@ func (e *Entry) dependOn(s subject) {
 	}
 }
 
-func (e *Entry) dependsOn(s subject) bool { return slices.Contains(e.subjects, s) }
+func (e *Entry) dependsOn(s subject) bool {
+	if s.kind == factorSubject { // of whoever or whatever has the id
+		return e.dependsOn(subject{kind: userSubject, id: s.id}) || e.dependsOn(subject{kind: tokenSubject, id: s.id})
+	}
+	return slices.Contains(e.subjects, s)
+}
 
 // refusal says why the token is no good at this time; nil when it is good.
 func (e *Entry) refusal(now time.Time) *RefusedError {

@@ -11,6 +11,7 @@ const (
 	userSubject subjectKind = iota + 1
 	tokenSubject
 	roleSubject
+	factorSubject // of a user, or of a token: what second factors they have and gave
 )
 
 // subject is something whose change concerns the entries that were made from it.

@@ -27,6 +27,11 @@ select s.valid_until,
        coalesce(u.used_at, t.created_at) as last_used,
        o.id as owner_id, o.email as owner_email, o.locked_at is not null as owner_locked, o.removed_at is not null as owner_removed,
        greatest(o.signed_in_at, t.created_at) as vouched_at,
+       exists (select from rgw.factors f where f.user_id = o.id and f.removed_at is null) as enrolled,
+       (select json_agg(json_build_object('session', encode(x.session_hash, 'hex'), 'at', extract(epoch from x.decided_at)))
+          from rgw.step_ups x
+         where x.credential_id = t.id and x.outcome = 'approved' and x.exchanged_at is not null and x.ended_at is null
+           and x.decided_at > now() - interval '13 hours') as step_ups,
        c.id as creator_id, coalesce(c.locked_at is null and c.removed_at is null, false) as creator_active,
        (select json_agg(json_build_object('role', b.role, 'app', b.app_pattern, 'built_in', r.built_in, 'permissions', r.permissions)
                         order by b.role, b.app_pattern)
@@ -46,7 +51,12 @@ select s.valid_until,
 // selectSession returns the same about one browser session.
 const selectSession = `
 select s.id, 'session' as kind, s.expires_at, s.revoked_at is not null as revoked,
-       coalesce(u.used_at, s.created_at) as last_used, s.created_at as vouched_at,
+       coalesce(u.used_at, s.created_at) as last_used, s.created_at as vouched_at, s.verified_at is not null as verified,
+       exists (select from rgw.factors f where f.user_id = o.id and f.removed_at is null) as enrolled,
+       (select json_agg(json_build_object('session', encode(x.session_hash, 'hex'), 'at', extract(epoch from x.decided_at)))
+          from rgw.step_ups x
+         where x.credential_id = s.id and x.outcome = 'approved' and x.exchanged_at is not null and x.ended_at is null
+           and x.decided_at > now() - interval '13 hours') as step_ups,
        o.id as owner_id, o.email as owner_email, o.locked_at is not null as owner_locked, o.removed_at is not null as owner_removed,
        (select json_agg(json_build_object('role', b.role, 'app', b.app_pattern, 'built_in', r.built_in, 'permissions', r.permissions)
                         order by b.role, b.app_pattern)
@@ -71,6 +81,9 @@ type row struct {
 	Revoked        bool            `db:"revoked"`
 	LastUsed       time.Time       `db:"last_used" json:"-"`  // a use changes nobody's access
 	VouchedAt      time.Time       `db:"vouched_at" json:"-"` // nor does a sign-in
+	Enrolled       bool            `db:"enrolled" json:"-"`   // nor a second factor, which is asked for as it stands
+	Verified       bool            `db:"verified" json:"-"`
+	StepUps        jsonText        `db:"step_ups" json:"-"`
 	OwnerID        uuid.UUID       `db:"owner_id"`
 	OwnerEmail     string          `db:"owner_email"`
 	OwnerLocked    bool            `db:"owner_locked"`
@@ -187,6 +200,9 @@ func (c *Cache) entry(hash [sha256.Size]byte, kind Kind, r *row, began time.Time
 	e.validated.Store(began.UnixNano())
 	e.lastUsed.Store(r.LastUsed.UnixNano())
 	e.vouched.Store(r.VouchedAt.UnixNano())
+	if err := e.noteFactors(r); err != nil {
+		return nil, fmt.Errorf("step-ups of token %s: %w", p.TokenID, err)
+	}
 
 	switch { // a principal that is refused gets no grants: nothing can then go wrong with them
 	case r.OwnerRemoved:

@@ -167,13 +167,20 @@ type NewSession struct {
 	Subject   string // the provider's own name for the person; recorded
 	Hash      [sha256.Size]byte
 	UserAgent string
+	// Device is the hash of the secret by which a trusted browser is recognised; zero for none.
+	Device [sha256.Size]byte
 }
+
+const trustsDevice = `
+select d.id from rgw.trusted_devices d
+where d.user_id = $1 and d.hash = $2 and d.revoked_at is null and d.expires_at > $3`
 
 const signedIn = `
 update rgw.users set signed_in_at = $2 where id = $1`
 
 const insertSession = `
-insert into rgw.sessions (id, hash, user_id, created_at, expires_at, user_agent, address) values ($1, $2, $3, $4, $5, $6, $7)`
+insert into rgw.sessions (id, hash, user_id, created_at, expires_at, user_agent, address, verified_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8)`
 
 // BeginSession signs a person in. They have to be a member, or the setting join_as_viewer lets them join; somebody
 // who was removed does not join by themself. What by says of who it is is replaced by the person, once it is known
@@ -212,12 +219,19 @@ func (w *Writer) BeginSession(ctx context.Context, by Actor, s NewSession) (Sess
 			text := by.Address.Unmap().WithZone("").String()
 			address = &text
 		}
-		if _, err := tx.exec(ctx, insertSession, session.ID, s.Hash[:], user.ID, session.CreatedAt, session.ExpiresAt, session.UserAgent, address); err != nil {
+		var device uuid.UUID
+		var verified *time.Time
+		if trusted, err := tx.get(ctx, &device, trustsDevice, user.ID, s.Device[:], tx.now); err != nil {
+			return wrap("looking for a trusted browser", err)
+		} else if trusted {
+			verified = &tx.now
+		}
+		if _, err := tx.exec(ctx, insertSession, session.ID, s.Hash[:], user.ID, session.CreatedAt, session.ExpiresAt, session.UserAgent, address, verified); err != nil {
 			return wrap("beginning a session", err)
 		}
 		tx.record(change{
 			action: "session.begin", resource: user.Email,
-			params: []string{"id", session.ID.String(), "expires_at", stamp(session.ExpiresAt), "subject", clean(s.Subject)},
+			params: []string{"id", session.ID.String(), "expires_at", stamp(session.ExpiresAt), "subject", clean(s.Subject), "trusted_device", idOrNothing(device)},
 		})
 		return nil
 	})
@@ -379,4 +393,12 @@ func cutText(s string, most int) string {
 		s = s[:len(s)-size]
 	}
 	return s
+}
+
+// idOrNothing is the text of an id, "" of the zero one.
+func idOrNothing(id uuid.UUID) string {
+	if id == uuid.Nil {
+		return ""
+	}
+	return id.String()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -125,6 +126,30 @@ func (w *Writer) Revoke(ctx context.Context, by Actor, ref, reason string) (Toke
 		tx.record(change{
 			action: "token.revoke", resource: token.Name,
 			params: []string{"id", token.ID.String(), "owner", token.Owner, "reason", reason},
+		})
+		return nil
+	})
+}
+
+const setHeadless = `
+update rgw.tokens set headless = $2 where id = $1`
+
+// SetHeadless says of a CLI token of a person's own whether its device has a browser.
+func (w *Writer) SetHeadless(ctx context.Context, by Actor, id, owner uuid.UUID, headless bool) (Token, error) {
+	return w.changeToken(ctx, by, "token.headless", id.String(), func(tx *writeTx, token *Token) error {
+		if token.Kind != credential.CLI || token.OwnerID != owner {
+			return notFound("no-such-token", "you have no device %s: list yours to see which there are", id)
+		}
+		if token.Headless == headless {
+			return conflict("no-change", "the device %s is so already", clean(token.Name))
+		}
+		if _, err := tx.exec(ctx, setHeadless, token.ID, headless); err != nil {
+			return wrap("changing a device", err)
+		}
+		token.Headless = headless
+		tx.record(change{
+			action: "token.headless", resource: token.Name,
+			params: []string{"id", token.ID.String(), "owner", token.Owner, "headless", strconv.FormatBool(headless)},
 		})
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -59,6 +60,12 @@ type exchange struct {
 	// gatherFacts, decide
 	known    access.Facts
 	decision access.Decision
+
+	// challenge, hold
+	waiting *credential.StepUp // the socket waits for it
+	tunnel  *tunnel            // registered; its end may be asked for
+	client  net.Conn           // of a socket that was accepted before the rack was asked; nil otherwise
+	early   []byte             // what it sent meanwhile
 
 	event    audit.Event // what the events of this request have in common
 	begun    bool        // a started event is queued, and was not durable in time
@@ -129,6 +136,9 @@ func (x *exchange) leave() {
 		trouble = nil
 	}
 	x.cancel()
+	if x.tunnel != nil {
+		x.p.tunnels.remove(x.tunnel)
+	}
 	if x.counted {
 		if x.socket {
 			x.here.sockets.Add(-1)

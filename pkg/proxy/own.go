@@ -22,11 +22,25 @@ const (
 	opRacks    = "Racks"
 	opRackGet  = "RackGet"
 	opMachines = "Machines"
+
+	opSessionChallenge = "SessionChallenge"
+	opSessionExchange  = "SessionExchange"
 )
 
 // ownAnswer finds the gateway's own answer to a request.
 func (p *Proxy) ownAnswer(method, escapedPath string, socket bool) (ownRoute, bool) {
-	if socket || method != http.MethodGet {
+	if socket {
+		return ownRoute{}, false
+	}
+	if strings.HasPrefix(escapedPath, sessionPath) && strings.Count(escapedPath, "/") == 2 {
+		switch method {
+		case http.MethodGet:
+			return ownRoute{opSessionChallenge, answerChallenge}, true
+		case http.MethodPost:
+			return ownRoute{opSessionExchange, answerExchange}, true
+		}
+	}
+	if method != http.MethodGet {
 		return ownRoute{}, false
 	}
 	switch {
@@ -101,17 +115,22 @@ func (x *exchange) answerItself() *refusal {
 	if refused != nil {
 		return refused
 	}
-	body, err := json.MarshalIndent(answer, "", "  ")
-	if err != nil {
-		return refuse(http.StatusInternalServerError, "internal", "the gateway could not write its answer: tell an administrator").because(err)
+	kind, body := "application/json", []byte(nil)
+	if text, plain := answer.(plainText); plain {
+		kind, body = "text/plain; charset=utf-8", []byte(text)
+	} else {
+		var err error
+		if body, err = json.MarshalIndent(answer, "", "  "); err != nil {
+			return refuse(http.StatusInternalServerError, "internal", "the gateway could not write its answer: tell an administrator").because(err)
+		}
+		body = append(body, '\n')
 	}
-	body = append(body, '\n')
 	n := int64(len(body))
 	if err := x.finish(status, "", &n); err != nil {
 		return unavailable("could not record this request in time", err)
 	}
 	h := x.w.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", kind)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Gateway-Request-Id", x.id.String())
 	x.w.WriteHeader(status)
@@ -146,13 +165,15 @@ func (x *exchange) hintAtRacks(r *refusal) {
 
 // reasons are the refusals of `GET /racks` that are told this way.
 var reasons = map[string]string{
-	"record-unavailable": "the gateway cannot reach its database, so it serves nothing that it could not record: try again in a few seconds, and tell an administrator if it goes on",
-	"too-many-at-once":   "you have too many requests under way: wait for some to end",
-	"too-many-failures":  "too many requests with wrong credentials came from your address: wait a minute, and check the token",
-	"source-address":     "this token may not be used from your address: use it from one of its networks, or have an administrator change them",
-	"other-rack":         "the token or the host belongs to another rack: run convox racks, then convox switch",
-	"access-changed":     "your access was changed while this request waited: run the command again",
-	"internal":           "the gateway made a mistake of its own: tell an administrator",
+	"record-unavailable":  "the gateway cannot reach its database, so it serves nothing that it could not record: try again in a few seconds, and tell an administrator if it goes on",
+	"too-many-at-once":    "you have too many requests under way: wait for some to end",
+	"too-many-failures":   "too many requests with wrong credentials came from your address: wait a minute, and check the token",
+	"source-address":      "this token may not be used from your address: use it from one of its networks, or have an administrator change them",
+	"other-rack":          "the token or the host belongs to another rack: run convox racks, then convox switch",
+	"access-changed":      "your access was changed while this request waited: run the command again",
+	"too-many-challenges": "five second factors that this token was asked for are unanswered: answer one of them, or wait a minute and run the command again",
+	"factor-spent":        "the second factor that you gave for this has been used or is too old: wait a minute and run the command again",
+	"internal":            "the gateway made a mistake of its own: tell an administrator",
 }
 
 // isReason answers the request that asks why. It gives away nothing but the sentences above.

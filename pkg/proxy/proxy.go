@@ -176,7 +176,12 @@ func (p *Proxy) serve(x *exchange) *refusal {
 		return err
 	}
 	if err := x.decide(); err != nil { // may they: access.Decide
-		return err
+		if !x.holds() {
+			return err
+		}
+		if err := x.hold(err); err != nil { // a socket waits for its second factor
+			return err
+		}
 	}
 	if x.own != nil {
 		return x.answerItself()
@@ -237,21 +242,29 @@ func (p *Proxy) isBrowser(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// decide asks the one decision point, and notes its answer for the record.
+// decide asks the one decision point. A request that lacks its second factor is asked for it.
 func (x *exchange) decide() *refusal {
-	x.decision = access.Decide(x.principal, x.wanted(), x.known, x.settings, access.Factor{})
+	refused := x.judge(x.entry.Factor(x.settings, x.stepSession()))
+	if x.lacksFactor() {
+		return x.challenge()
+	}
+	return refused
+}
+
+// judge is decide with a second factor as it stands. It notes the answer for the record.
+func (x *exchange) judge(factor access.Factor) *refusal {
+	x.decision = access.Decide(x.principal, x.wanted(), x.known, x.settings, factor)
 	x.event.Detail.Permission = string(x.decision.Permission)
 	x.event.Detail.Rule = x.decision.Rule
 	if x.decision.Level != access.LevelNone { // most need no factor, and the record says so by saying nothing
 		x.event.Detail.MFA, x.event.Detail.MFALevel = x.decision.MFA, x.decision.Level.String()
 	}
-	switch x.decision.Effect {
-	case access.Allow:
+	if x.decision.Effect == access.Allow {
 		x.event.Decision = audit.DecisionAllow
 		return nil
-	default:
-		return refuse(http.StatusForbidden, x.decision.Code, "%s", x.decision.Message)
 	}
+	x.event.Decision = audit.DecisionDeny
+	return refuse(http.StatusForbidden, x.decision.Code, "%s", x.decision.Message)
 }
 
 // wanted is the request as the decision sees it.
@@ -263,6 +276,9 @@ func (x *exchange) wanted() access.Request {
 func (x *exchange) confirm() *refusal {
 	if err := x.entry.Confirm(x.patience); err != nil {
 		return x.unresolved(err)
+	}
+	if x.decision.MFA == access.MFAFresh && !x.entry.Factor(x.settings, x.stepSession()).Fresh {
+		return refuse(http.StatusForbidden, "factor-ended", "the second factor that you gave stopped counting while this request waited: run the command again")
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/postgres"
@@ -73,7 +74,9 @@ func newGatewayOn(t *testing.T, database *postgrestest.Database, rack http.Handl
 		t.Fatal(err)
 	}
 	writer := audit.NewWriter(g.db, audit.WriterOptions{Key: key, Logger: logger})
-	credentials := credential.NewCache(g.db, feed, credential.Options{Logger: logger})
+	credentials := credential.NewCache(g.db, feed, credential.Options{Logger: logger, SettingDefaults: []access.SettingValue{
+		{Key: "mfa_required", Value: json.RawMessage("false")}, // most tests are not about second factors
+	}})
 	config := proxy.Config{
 		RackURL: origin, RackUsername: "convox", RackToken: secret.NewText(rackPassword), Transport: transport,
 		Organization: "acme", Alias: "staging",

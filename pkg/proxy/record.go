@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"rackgateway/pkg/audit"
 )
 
@@ -120,7 +122,7 @@ func (x *exchange) refuse(r *refusal) {
 
 // tellsRefusal reports whether a refusal is recorded by itself or only counted.
 func (x *exchange) tellsRefusal(r *refusal) bool {
-	if x.begun || x.recorded || x.asked {
+	if x.begun || x.recorded || x.asked || r.stepUp != uuid.Nil || x.client != nil {
 		return true
 	}
 	if x.principal == nil {

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"rackgateway/pkg/audit"
 )
 
@@ -25,6 +27,11 @@ type refusal struct {
 	Cause    error          // for the log; never shown
 
 	retryAfter int // seconds; 0 for none
+
+	session string    // where the CLI gets a session for the second factor that is lacking; "" for nowhere
+	held    bool      // and it has no browser to send anybody to
+	stepUp  uuid.UUID // the challenge; zero for none
+	page    string    // and where it is answered
 }
 
 func (r *refusal) Error() string {
@@ -63,11 +70,15 @@ func (r *refusal) write(w http.ResponseWriter, requestID string) {
 		Error     string `json:"error"`
 		Code      string `json:"code"`
 		RequestID string `json:"request_id,omitempty"`
-	}{printable(message), r.Code, requestID}, "", "  ")
+		StepUp    any    `json:"step_up,omitempty"`
+	}{printable(message), r.Code, requestID, r.challenge()}, "", "  ")
 	if err != nil { // three strings always encode
 		panic(err)
 	}
 	h := w.Header()
+	if r.session != "" {
+		h.Set("Www-Authenticate", `Session path="`+r.session+`" token="`+strconv.FormatBool(!r.held)+`"`)
+	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)+1))
@@ -79,6 +90,17 @@ func (r *refusal) write(w http.ResponseWriter, requestID string) {
 	}
 	w.WriteHeader(r.Status)
 	_, _ = w.Write(append(body, '\n')) // a client that hung up is not told
+}
+
+// challenge names the second factor that is lacking, for the console; nil when none is.
+func (r *refusal) challenge() any {
+	if r.stepUp == uuid.Nil {
+		return nil
+	}
+	return struct {
+		ID   uuid.UUID `json:"id"`
+		Page string    `json:"page"`
+	}{r.stepUp, r.page}
 }
 
 // printable makes a text safe for a terminal and for the CLI's format string: names that a client chose

@@ -18,9 +18,12 @@ func (x *exchange) carrySocket() *refusal {
 		return refused
 	}
 	// Registered before the last look at the rights, so that no change in between is missed.
-	t := &tunnel{speaks: x.speech(), exitCode: -1}
-	x.p.tunnels.add(t)
-	defer x.p.tunnels.remove(t)
+	t := x.tunnel
+	if t == nil {
+		t = &tunnel{speaks: x.speech(), exitCode: -1}
+		x.p.tunnels.add(t)
+		x.tunnel = t
+	}
 	detach, current := x.entry.Attach(t.end)
 	defer detach()
 	if refused := x.confirm(); refused != nil {
@@ -43,17 +46,19 @@ func (x *exchange) carrySocket() *refusal {
 	if !ok {
 		return refuse(http.StatusBadGateway, "rack-failed", "the connection to the rack cannot carry a session: tell an administrator")
 	}
-	client, early, err := hijack(x.w)
-	if err != nil {
-		return refuse(http.StatusInternalServerError, "internal", "the gateway could not take over the connection: try again").because(err)
+	client, early := x.client, x.early // of a socket that waited for its second factor
+	if client == nil {
+		if client, early, err = hijack(x.w); err != nil {
+			return refuse(http.StatusInternalServerError, "internal", "the gateway could not take over the connection: try again").because(err)
+		}
+		_ = client.SetWriteDeadline(time.Now().Add(30 * time.Second))
+		_, err = client.Write(acceptance(resp.Header.Get("Sec-Websocket-Accept"), resp.Header.Get("Sec-Websocket-Protocol")))
+		_ = client.SetWriteDeadline(time.Time{})
 	}
 	defer func() { _ = client.Close() }() // likewise
 	x.p.Metrics.OpenSockets.Inc()
 	defer x.p.Metrics.OpenSockets.Dec()
 
-	_ = client.SetWriteDeadline(time.Now().Add(30 * time.Second))
-	_, err = client.Write(acceptance(resp))
-	_ = client.SetWriteDeadline(time.Time{})
 	t.wire(client, early, far)
 	if err != nil {
 		t.end("the client hung up")
@@ -105,15 +110,32 @@ func (x *exchange) notUpgraded(resp *http.Response) *refusal {
 	return refuse(http.StatusBadGateway, "rack-refused-socket", "the rack refused to open this session (status %d): check the names in the command", resp.StatusCode)
 }
 
-// acceptance is the 101 for the client: the rack's, with nothing that is not part of the handshake.
-func acceptance(resp *http.Response) []byte {
+// acceptance is the 101 for the client, with nothing that is not part of the handshake.
+func acceptance(accept, protocol string) []byte {
 	head := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-	for _, name := range []string{"Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {
-		if v := resp.Header.Get(name); v != "" {
-			head += name + ": " + v + "\r\n"
-		}
+	if accept != "" {
+		head += "Sec-WebSocket-Accept: " + accept + "\r\n"
+	}
+	if protocol != "" {
+		head += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
 	}
 	return []byte(head + "\r\n")
+}
+
+// webSocketKey is the key of a handshake that the gateway can accept by itself, "" of any other.
+func webSocketKey(r *http.Request) string {
+	key := r.Header.Get("Sec-Websocket-Key")
+	nonce, err := base64.StdEncoding.DecodeString(key)
+	if err != nil || len(nonce) != 16 || r.Header.Get("Sec-Websocket-Version") != "13" {
+		return ""
+	}
+	return key
+}
+
+// webSocketAccept is how a handshake with the key is accepted (RFC 6455 section 4.2.2).
+func webSocketAccept(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // #nosec G401 -- as above
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // hijack takes the connection over from net/http, with what the client sent right behind its request.
@@ -150,6 +172,9 @@ func (x *exchange) speech() speech {
 // but "bad handshake", so it is accepted, and the reason is said inside, as a rack does it. It reports false when
 // that cannot be done, and the refusal is to be sent as an HTTP answer: to browsers, and in a flood, too.
 func (x *exchange) refuseSocket(r *refusal) bool {
+	if x.endHeld(r) {
+		return true
+	}
 	if r.Code == "cross-site" || r.Code == "too-many-failures" {
 		return false
 	}
@@ -160,9 +185,8 @@ func (x *exchange) refuseSocket(r *refusal) bool {
 		}
 		x.match = match
 	}
-	key := x.r.Header.Get("Sec-Websocket-Key")
-	nonce, err := base64.StdEncoding.DecodeString(key)
-	if err != nil || len(nonce) != 16 || x.r.Header.Get("Sec-Websocket-Version") != "13" {
+	key := webSocketKey(x.r)
+	if key == "" {
 		return false
 	}
 	speaks := x.speech()
@@ -177,9 +201,7 @@ func (x *exchange) refuseSocket(r *refusal) bool {
 	if speaks == speaksExitCode {
 		code = 1
 	}
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // #nosec G401 -- as above
-	answer := []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n")
+	answer := acceptance(webSocketAccept(key), "")
 	message := r.Message
 	if r.Status >= 500 {
 		message += " (request " + x.id.String() + ")"

@@ -26,7 +26,8 @@ type tunnel struct {
 
 	in, out  atomic.Int64 // bytes from the client, to the client
 	ending   atomic.Pointer[string]
-	wired    atomic.Bool // client and rack are set
+	woken    chan struct{} // closed by the first end, while the socket waits; may be nil
+	wired    atomic.Bool   // client and rack are set
 	follower frameFollower
 	cause    string // why it ended, for the record; set by run
 	exitCode int    // -1 when the session had none
@@ -61,7 +62,13 @@ var largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeBuffer); r
 
 // end makes the tunnel end with a message. It returns at once; only the first call counts.
 func (t *tunnel) end(message string) {
-	if t.ending.CompareAndSwap(nil, &message) && t.wired.Load() {
+	if !t.ending.CompareAndSwap(nil, &message) {
+		return
+	}
+	if t.woken != nil {
+		close(t.woken)
+	}
+	if t.wired.Load() {
 		t.interrupt()
 	}
 }

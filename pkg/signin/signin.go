@@ -15,6 +15,7 @@ package signin
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -51,6 +52,8 @@ type Config struct {
 	Keys      seal.Keys
 	// Address is the address that a request came from.
 	Address func(*http.Request) netip.Addr
+	// Device is by what the browser may be known as one that somebody trusts; nil when none is.
+	Device func(*http.Request) [sha256.Size]byte
 
 	MaxWait time.Duration // how long the issuer and the database may each take; 10 s when zero
 	Client  *http.Client  // to the issuer; one with time limits when nil
@@ -274,7 +277,11 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request, v *visit, who *i
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), h.MaxWait)
 	defer cancel()
 	before, had := h.Sessions.FromRequest(r)
-	err := h.Sessions.Issue(ctx, w, v.by, directory.NewSession{Email: who.Email, Name: who.Name, Subject: who.Subject, UserAgent: r.UserAgent()})
+	session := directory.NewSession{Email: who.Email, Name: who.Name, Subject: who.Subject, UserAgent: r.UserAgent()}
+	if h.Device != nil {
+		session.Device = h.Device(r)
+	}
+	err := h.Sessions.Issue(ctx, w, v.by, session)
 	var answer *directory.Error
 	switch {
 	case errors.As(err, &answer) && answer.Kind == directory.Refused: // and recorded already

@@ -65,6 +65,8 @@ func (e *Env) AddAdminWith(config map[string]string) *AdminServer {
 		"GOOGLE_ALLOWED_DOMAIN": "example.com",
 		"DRAIN_TIMEOUT":         "2s",
 		"LOG_FORMAT":            "text",
+		// What is not about second factors is not asked for any.
+		"RGW_SETTING_MFA_REQUIRED": strconv.FormatBool(e.opts.Factors),
 	}, config)}
 	e.Admins = append(e.Admins, a)
 	a.Start()

@@ -203,6 +203,8 @@ func (e *Env) AddProxyWith(config map[string]string) *Proxy {
 		"RACK_CA_FILE":      e.rackFile,
 		"DRAIN_TIMEOUT":     "2s",
 		"LOG_FORMAT":        "text",
+		// What is not about second factors is not asked for any.
+		"RGW_SETTING_MFA_REQUIRED": strconv.FormatBool(e.opts.Factors),
 	}
 	if e.RackServer != nil {
 		settings["RACK_HOST"] = e.RackServer.URL()

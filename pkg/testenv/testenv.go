@@ -60,6 +60,9 @@ type Options struct {
 
 	// Rack describes the in-memory rack. A password is made when it has none.
 	Rack racktest.Options
+	// Factors has everybody asked for second factors, as is the gateway's default. Everybody of People has an
+	// authenticator app; Env.TOTP gives its codes, and Env.StepUp what they give.
+	Factors bool
 	// PlainRack has the rack speak http.
 	PlainRack bool
 	// Upstream, an address such as http://127.0.0.1:5443, takes the place of the in-memory rack. Env.Rack and

@@ -60,6 +60,30 @@ func (e ChecklistLineStatus) Valid() bool {
 	}
 }
 
+// Defines values for FactorKind.
+const (
+	FactorKindPasskey     FactorKind = "passkey"
+	FactorKindSecurityKey FactorKind = "security-key"
+	FactorKindTotp        FactorKind = "totp"
+	FactorKindYubikeyOtp  FactorKind = "yubikey-otp"
+)
+
+// Valid indicates whether the value is a known member of the FactorKind enum.
+func (e FactorKind) Valid() bool {
+	switch e {
+	case FactorKindPasskey:
+		return true
+	case FactorKindSecurityKey:
+		return true
+	case FactorKindTotp:
+		return true
+	case FactorKindYubikeyOtp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MeKind.
 const (
 	MeKindApi     MeKind = "api"
@@ -114,6 +138,72 @@ func (e SettingType) Valid() bool {
 	case SettingTypeBool:
 		return true
 	case SettingTypeInt:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepUpLevel.
+const (
+	StepUpLevelAlways StepUpLevel = "always"
+	StepUpLevelStepUp StepUpLevel = "step-up"
+)
+
+// Valid indicates whether the value is a known member of the StepUpLevel enum.
+func (e StepUpLevel) Valid() bool {
+	switch e {
+	case StepUpLevelAlways:
+		return true
+	case StepUpLevelStepUp:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepUpState.
+const (
+	StepUpStateApproved StepUpState = "approved"
+	StepUpStateExpired  StepUpState = "expired"
+	StepUpStatePending  StepUpState = "pending"
+	StepUpStateRefused  StepUpState = "refused"
+)
+
+// Valid indicates whether the value is a known member of the StepUpState enum.
+func (e StepUpState) Valid() bool {
+	switch e {
+	case StepUpStateApproved:
+		return true
+	case StepUpStateExpired:
+		return true
+	case StepUpStatePending:
+		return true
+	case StepUpStateRefused:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepUpApprovalKind.
+const (
+	StepUpApprovalKindBackupCode StepUpApprovalKind = "backup-code"
+	StepUpApprovalKindPasskey    StepUpApprovalKind = "passkey"
+	StepUpApprovalKindTotp       StepUpApprovalKind = "totp"
+	StepUpApprovalKindYubikeyOtp StepUpApprovalKind = "yubikey-otp"
+)
+
+// Valid indicates whether the value is a known member of the StepUpApprovalKind enum.
+func (e StepUpApprovalKind) Valid() bool {
+	switch e {
+	case StepUpApprovalKindBackupCode:
+		return true
+	case StepUpApprovalKindPasskey:
+		return true
+	case StepUpApprovalKindTotp:
+		return true
+	case StepUpApprovalKindYubikeyOtp:
 		return true
 	default:
 		return false
@@ -282,6 +372,12 @@ func (e ExportEventsParamsFormat) Valid() bool {
 	}
 }
 
+// AddedFactor defines model for AddedFactor.
+type AddedFactor struct {
+	BackupCodes *[]string `json:"backup_codes,omitempty"`
+	Factor      Factor    `json:"factor"`
+}
+
 // Anchor defines model for Anchor.
 type Anchor struct {
 	AnchoredAt *time.Time `json:"anchored_at,omitempty"`
@@ -312,6 +408,20 @@ type AppSetting struct {
 
 // AppSettingSource defines model for AppSetting.Source.
 type AppSettingSource string
+
+// Assertion defines model for Assertion.
+type Assertion struct {
+	// Id To be given with the answer
+	Id openapi_types.UUID `json:"id"`
+
+	// PublicKey What PublicKeyCredential.parseRequestOptionsFromJSON takes
+	PublicKey json.RawMessage `json:"public_key"`
+}
+
+// BackupCodes defines model for BackupCodes.
+type BackupCodes struct {
+	Codes []string `json:"codes"`
+}
 
 // Binding defines model for Binding.
 type Binding struct {
@@ -371,6 +481,25 @@ type Consistency struct {
 	Size       int64    `json:"size"`
 }
 
+// Enrolment defines model for Enrolment.
+type Enrolment struct {
+	ExpiresAt time.Time          `json:"expires_at"`
+	Id        openapi_types.UUID `json:"id"`
+	Kind      FactorKind         `json:"kind"`
+
+	// PublicKey What PublicKeyCredential.parseCreationOptionsFromJSON takes
+	PublicKey *json.RawMessage `json:"public_key,omitempty"`
+
+	// Qr totp: the address as a QR code, a data URL
+	Qr *string `json:"qr,omitempty"`
+
+	// Secret totp: the secret, to type in
+	Secret *string `json:"secret,omitempty"`
+
+	// Uri totp: the secret as an otpauth address
+	Uri *string `json:"uri,omitempty"`
+}
+
 // Event defines model for Event.
 type Event struct {
 	Action     string  `json:"action"`
@@ -402,6 +531,57 @@ type EventPage struct {
 
 	// SearchedTo How far back the search has looked, when it ended before its page was full; next goes on
 	SearchedTo *time.Time `json:"searched_to,omitempty"`
+}
+
+// Factor defines model for Factor.
+type Factor struct {
+	CreatedAt time.Time          `json:"created_at"`
+	Id        openapi_types.UUID `json:"id"`
+	Kind      FactorKind         `json:"kind"`
+	Name      string             `json:"name"`
+
+	// Synced A passkey that more than one device keeps
+	Synced bool       `json:"synced"`
+	UsedAt *time.Time `json:"used_at,omitempty"`
+}
+
+// FactorKind defines model for FactorKind.
+type FactorKind string
+
+// FactorName defines model for FactorName.
+type FactorName struct {
+	Name string `json:"name"`
+}
+
+// FactorOverview defines model for FactorOverview.
+type FactorOverview struct {
+	BackupCodesLeft int      `json:"backup_codes_left"`
+	Email           string   `json:"email"`
+	Items           []Factor `json:"items"`
+
+	// Kinds Those that can be added here
+	Kinds []FactorKind `json:"kinds"`
+
+	// LockedUntil Until when some session checks none
+	LockedUntil *time.Time `json:"locked_until,omitempty"`
+
+	// Required The gateway asks everybody for one
+	Required bool `json:"required"`
+}
+
+// FactorProof defines model for FactorProof.
+type FactorProof struct {
+	// Code The code that the app shows, or what the YubiKey types
+	Code *string `json:"code,omitempty"`
+
+	// Credential What PublicKeyCredential.toJSON returns
+	Credential *json.RawMessage `json:"credential,omitempty"`
+}
+
+// Headless defines model for Headless.
+type Headless struct {
+	// Headless A device without a browser
+	Headless bool `json:"headless"`
 }
 
 // Health defines model for Health.
@@ -471,6 +651,9 @@ type Me struct {
 	Email     *string    `json:"email,omitempty"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
+	// Factor How the caller's second factor stands; people only.
+	Factor *MyFactor `json:"factor,omitempty"`
+
 	// GatewayHost Where command lines and pipelines reach the gateway
 	GatewayHost *string `json:"gateway_host,omitempty"`
 	Kind        MeKind  `json:"kind"`
@@ -488,11 +671,38 @@ type Me struct {
 // MeKind defines model for Me.Kind.
 type MeKind string
 
+// MyFactor How the caller's second factor stands; people only.
+type MyFactor struct {
+	// Enrolled The caller has one
+	Enrolled bool `json:"enrolled"`
+
+	// Fresh One was given within the window
+	Fresh bool `json:"fresh"`
+
+	// Required The gateway asks everybody for one
+	Required bool `json:"required"`
+
+	// Verified One was given at this sign-in; a token was made with one
+	Verified bool `json:"verified"`
+}
+
+// NamedText defines model for NamedText.
+type NamedText struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
 // NewDevice defines model for NewDevice.
 type NewDevice struct {
 	// Headless A device without a browser
 	Headless *bool  `json:"headless,omitempty"`
 	Name     string `json:"name"`
+}
+
+// NewFactor defines model for NewFactor.
+type NewFactor struct {
+	Kind FactorKind `json:"kind"`
+	Name string     `json:"name"`
 }
 
 // NewHold defines model for NewHold.
@@ -588,7 +798,10 @@ type Problem struct {
 	Field     *string `json:"field,omitempty"`
 	RequestId string  `json:"request_id"`
 	Status    int     `json:"status"`
-	Title     string  `json:"title"`
+
+	// StepUp The second factor that the request lacks. Once it is given, the request can be sent again as it was.
+	StepUp *StepUpAsked `json:"step_up,omitempty"`
+	Title  string       `json:"title"`
 
 	// Type A page that explains the code
 	Type string `json:"type"`
@@ -768,6 +981,81 @@ type SettingValue struct {
 	Value json.RawMessage `json:"value"`
 }
 
+// StepUp defines model for StepUp.
+type StepUp struct {
+	Address string `json:"address"`
+
+	// Details What it is bound to
+	Details   []NamedText        `json:"details"`
+	Device    string             `json:"device"`
+	ExpiresAt time.Time          `json:"expires_at"`
+	Id        openapi_types.UUID `json:"id"`
+	Level     StepUpLevel        `json:"level"`
+
+	// NewAddress It was never seen of this person before
+	NewAddress bool `json:"new_address"`
+
+	// NewDevice It was made within the last day
+	NewDevice bool      `json:"new_device"`
+	OpenedAt  time.Time `json:"opened_at"`
+
+	// Operation In words, such as promote release RABC of web
+	Operation string      `json:"operation"`
+	State     StepUpState `json:"state"`
+
+	// Streamed What it uploads is not part of what is approved
+	Streamed bool `json:"streamed"`
+
+	// WordsNeeded The two words that the terminal shows have to be given
+	WordsNeeded bool `json:"words_needed"`
+}
+
+// StepUpLevel defines model for StepUp.Level.
+type StepUpLevel string
+
+// StepUpState defines model for StepUp.State.
+type StepUpState string
+
+// StepUpApproval defines model for StepUpApproval.
+type StepUpApproval struct {
+	AssertionId *openapi_types.UUID `json:"assertion_id,omitempty"`
+	Code        *string             `json:"code,omitempty"`
+
+	// Credential What PublicKeyCredential.toJSON returns
+	Credential *json.RawMessage `json:"credential,omitempty"`
+
+	// Kind passkey stands for security keys too
+	Kind StepUpApprovalKind `json:"kind"`
+
+	// TrustBrowser For 30 days this browser signs in without a second factor
+	TrustBrowser *bool   `json:"trust_browser,omitempty"`
+	Words        *string `json:"words,omitempty"`
+}
+
+// StepUpApprovalKind passkey stands for security keys too
+type StepUpApprovalKind string
+
+// StepUpAsked The second factor that the request lacks. Once it is given, the request can be sent again as it was.
+type StepUpAsked struct {
+	Id openapi_types.UUID `json:"id"`
+
+	// Page Where a person gives it
+	Page string `json:"page"`
+
+	// Words Two words that the page asks for; for requests with a token
+	Words *string `json:"words,omitempty"`
+}
+
+// StepUpDecided defines model for StepUpDecided.
+type StepUpDecided struct {
+	StepUp StepUp `json:"step_up"`
+}
+
+// StepUpList defines model for StepUpList.
+type StepUpList struct {
+	Items []StepUp `json:"items"`
+}
+
 // Token defines model for Token.
 type Token struct {
 	Bindings        []Binding          `json:"bindings"`
@@ -826,6 +1114,20 @@ type TokenRights struct {
 // TokenState defines model for TokenState.
 type TokenState string
 
+// TrustedDevice defines model for TrustedDevice.
+type TrustedDevice struct {
+	Address   string             `json:"address"`
+	CreatedAt time.Time          `json:"created_at"`
+	ExpiresAt time.Time          `json:"expires_at"`
+	Id        openapi_types.UUID `json:"id"`
+	UserAgent string             `json:"user_agent"`
+}
+
+// TrustedDeviceList defines model for TrustedDeviceList.
+type TrustedDeviceList struct {
+	Items []TrustedDevice `json:"items"`
+}
+
 // User defines model for User.
 type User struct {
 	Bindings     []Binding          `json:"bindings"`
@@ -874,8 +1176,14 @@ type AuditQuery = string
 // Cursor defines model for Cursor.
 type Cursor = string
 
+// EnrolmentId defines model for EnrolmentId.
+type EnrolmentId = openapi_types.UUID
+
 // EventId defines model for EventId.
 type EventId = openapi_types.UUID
+
+// FactorId defines model for FactorId.
+type FactorId = openapi_types.UUID
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
@@ -895,8 +1203,14 @@ type SessionId = openapi_types.UUID
 // SettingKey defines model for SettingKey.
 type SettingKey = string
 
+// StepUpId defines model for StepUpId.
+type StepUpId = openapi_types.UUID
+
 // TokenId defines model for TokenId.
 type TokenId = openapi_types.UUID
+
+// TrustedId defines model for TrustedId.
+type TrustedId = openapi_types.UUID
 
 // UserId defines model for UserId.
 type UserId = openapi_types.UUID
@@ -1017,6 +1331,12 @@ type StartVerificationParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// MakeBackupCodesParams defines parameters for MakeBackupCodes.
+type MakeBackupCodesParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListMyDevicesParams defines parameters for ListMyDevices.
 type ListMyDevicesParams struct {
 	// Cursor Where the page before ended
@@ -1038,6 +1358,36 @@ type RevokeMyDeviceParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// SetDeviceHeadlessParams defines parameters for SetDeviceHeadless.
+type SetDeviceHeadlessParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// BeginEnrolmentParams defines parameters for BeginEnrolment.
+type BeginEnrolmentParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// FinishEnrolmentParams defines parameters for FinishEnrolment.
+type FinishEnrolmentParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveMyFactorParams defines parameters for RemoveMyFactor.
+type RemoveMyFactorParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RenameMyFactorParams defines parameters for RenameMyFactor.
+type RenameMyFactorParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListMySessionsParams defines parameters for ListMySessions.
 type ListMySessionsParams struct {
 	// Cursor Where the page before ended
@@ -1049,6 +1399,36 @@ type ListMySessionsParams struct {
 
 // RevokeMySessionParams defines parameters for RevokeMySession.
 type RevokeMySessionParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// OpenStepUpParams defines parameters for OpenStepUp.
+type OpenStepUpParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ApproveStepUpParams defines parameters for ApproveStepUp.
+type ApproveStepUpParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// BeginAssertionParams defines parameters for BeginAssertion.
+type BeginAssertionParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RefuseStepUpParams defines parameters for RefuseStepUp.
+type RefuseStepUpParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// DistrustMyDeviceParams defines parameters for DistrustMyDevice.
+type DistrustMyDeviceParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -1192,6 +1572,18 @@ type SetUserBindingsParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ResetFactorsParams defines parameters for ResetFactors.
+type ResetFactorsParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// UnlockFactorsParams defines parameters for UnlockFactors.
+type UnlockFactorsParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // LockUserParams defines parameters for LockUser.
 type LockUserParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
@@ -1215,6 +1607,21 @@ type PlaceHoldJSONRequestBody = NewHold
 
 // CreateMyDeviceJSONRequestBody defines body for CreateMyDevice for application/json ContentType.
 type CreateMyDeviceJSONRequestBody = NewDevice
+
+// SetDeviceHeadlessJSONRequestBody defines body for SetDeviceHeadless for application/json ContentType.
+type SetDeviceHeadlessJSONRequestBody = Headless
+
+// BeginEnrolmentJSONRequestBody defines body for BeginEnrolment for application/json ContentType.
+type BeginEnrolmentJSONRequestBody = NewFactor
+
+// FinishEnrolmentJSONRequestBody defines body for FinishEnrolment for application/json ContentType.
+type FinishEnrolmentJSONRequestBody = FactorProof
+
+// RenameMyFactorJSONRequestBody defines body for RenameMyFactor for application/json ContentType.
+type RenameMyFactorJSONRequestBody = FactorName
+
+// ApproveStepUpJSONRequestBody defines body for ApproveStepUp for application/json ContentType.
+type ApproveStepUpJSONRequestBody = StepUpApproval
 
 // CreateRoleJSONRequestBody defines body for CreateRole for application/json ContentType.
 type CreateRoleJSONRequestBody = NewRole
@@ -1504,6 +1911,13 @@ type ClientInterface interface {
 	// Corresponds with GET /me (the `GetMe` operationId).
 	GetMe(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// MakeBackupCodes Make ten backup codes in place of those there are
+	//
+	// They are shown this once.
+	//
+	// Corresponds with POST /me/backup-codes (the `MakeBackupCodes` operationId).
+	MakeBackupCodes(ctx context.Context, params *MakeBackupCodesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListMyDevices The caller's own CLI tokens
 	//
 	// Corresponds with GET /me/devices (the `ListMyDevices` operationId).
@@ -1532,6 +1946,80 @@ type ClientInterface interface {
 	// Corresponds with DELETE /me/devices/{tokenId} (the `RevokeMyDevice` operationId).
 	RevokeMyDevice(ctx context.Context, tokenId TokenId, params *RevokeMyDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SetDeviceHeadlessWithBody Say whether one of the caller's own devices has a browser
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /me/devices/{tokenId}/headless (the `SetDeviceHeadless` operationId).
+	SetDeviceHeadlessWithBody(ctx context.Context, tokenId TokenId, params *SetDeviceHeadlessParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetDeviceHeadless Say whether one of the caller's own devices has a browser
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /me/devices/{tokenId}/headless (the `SetDeviceHeadless` operationId).
+	SetDeviceHeadless(ctx context.Context, tokenId TokenId, params *SetDeviceHeadlessParams, body SetDeviceHeadlessJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListMyFactors The caller's own second factors
+	//
+	// Corresponds with GET /me/factors (the `ListMyFactors` operationId).
+	ListMyFactors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginEnrolmentWithBody Begin to add a second factor
+	//
+	// The first one is added without a factor. It is to be finished within ten minutes, in the same browser session.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /me/factors/enrolments (the `BeginEnrolment` operationId).
+	BeginEnrolmentWithBody(ctx context.Context, params *BeginEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginEnrolment Begin to add a second factor
+	//
+	// The first one is added without a factor. It is to be finished within ten minutes, in the same browser session.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /me/factors/enrolments (the `BeginEnrolment` operationId).
+	BeginEnrolment(ctx context.Context, params *BeginEnrolmentParams, body BeginEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishEnrolmentWithBody Add it, by showing that it works
+	//
+	// The first factor counts as given in the session, and brings ten backup codes with it, which are shown this once.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /me/factors/enrolments/{enrolmentId} (the `FinishEnrolment` operationId).
+	FinishEnrolmentWithBody(ctx context.Context, enrolmentId EnrolmentId, params *FinishEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishEnrolment Add it, by showing that it works
+	//
+	// The first factor counts as given in the session, and brings ten backup codes with it, which are shown this once.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /me/factors/enrolments/{enrolmentId} (the `FinishEnrolment` operationId).
+	FinishEnrolment(ctx context.Context, enrolmentId EnrolmentId, params *FinishEnrolmentParams, body FinishEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveMyFactor Remove a second factor
+	//
+	// Corresponds with DELETE /me/factors/{factorId} (the `RemoveMyFactor` operationId).
+	RemoveMyFactor(ctx context.Context, factorId FactorId, params *RemoveMyFactorParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenameMyFactorWithBody Give a second factor another name
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
+	RenameMyFactorWithBody(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RenameMyFactor Give a second factor another name
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
+	RenameMyFactor(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, body RenameMyFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListMySessions The caller's own browser sessions
 	//
 	// Corresponds with GET /me/sessions (the `ListMySessions` operationId).
@@ -1541,6 +2029,63 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /me/sessions/{sessionId} (the `RevokeMySession` operationId).
 	RevokeMySession(ctx context.Context, sessionId SessionId, params *RevokeMySessionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListMyStepUps Second factors that the caller is asked for at present
+	//
+	// Commands on devices without a browser wait for these, and sockets do. Ask every few seconds while a page is open.
+	//
+	// Corresponds with GET /me/step-ups (the `ListMyStepUps` operationId).
+	ListMyStepUps(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OpenStepUp Ask for a second factor for this browser session
+	//
+	// To finish signing in, and before what takes a fresh factor. A request that lacks one is answered with its own step_up.
+	//
+	// Corresponds with POST /me/step-ups (the `OpenStepUp` operationId).
+	OpenStepUp(ctx context.Context, params *OpenStepUpParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetStepUp One second factor that the caller is asked for
+	//
+	// Corresponds with GET /me/step-ups/{stepUpId} (the `GetStepUp` operationId).
+	GetStepUp(ctx context.Context, stepUpId StepUpId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveStepUpWithBody Give the second factor
+	//
+	// What asked for it goes on: the command that waits, or the request when it is sent again.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /me/step-ups/{stepUpId}/approve (the `ApproveStepUp` operationId).
+	ApproveStepUpWithBody(ctx context.Context, stepUpId StepUpId, params *ApproveStepUpParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveStepUp Give the second factor
+	//
+	// What asked for it goes on: the command that waits, or the request when it is sent again.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /me/step-ups/{stepUpId}/approve (the `ApproveStepUp` operationId).
+	ApproveStepUp(ctx context.Context, stepUpId StepUpId, params *ApproveStepUpParams, body ApproveStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginAssertion Make a challenge for passkeys and security keys
+	//
+	// Corresponds with POST /me/step-ups/{stepUpId}/assertion (the `BeginAssertion` operationId).
+	BeginAssertion(ctx context.Context, stepUpId StepUpId, params *BeginAssertionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseStepUp Refuse it
+	//
+	// Corresponds with POST /me/step-ups/{stepUpId}/refuse (the `RefuseStepUp` operationId).
+	RefuseStepUp(ctx context.Context, stepUpId StepUpId, params *RefuseStepUpParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListMyTrustedDevices Browsers whose sign-ins go without a second factor
+	//
+	// Corresponds with GET /me/trusted-devices (the `ListMyTrustedDevices` operationId).
+	ListMyTrustedDevices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DistrustMyDevice Ask for a second factor in that browser again
+	//
+	// Corresponds with DELETE /me/trusted-devices/{trustedId} (the `DistrustMyDevice` operationId).
+	DistrustMyDevice(ctx context.Context, trustedId TrustedId, params *DistrustMyDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDocument This document
 	//
@@ -1740,6 +2285,23 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /users/{userId}/bindings (the `SetUserBindings` operationId).
 	SetUserBindings(ctx context.Context, userId UserId, params *SetUserBindingsParams, body SetUserBindingsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetFactors Take all second factors away from somebody
+	//
+	// Backup codes, trusted browsers and locks go too. They add new ones at their next sign-in.
+	//
+	// Corresponds with DELETE /users/{userId}/factors (the `ResetFactors` operationId).
+	ResetFactors(ctx context.Context, userId UserId, params *ResetFactorsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListFactors Somebody's second factors
+	//
+	// Corresponds with GET /users/{userId}/factors (the `ListFactors` operationId).
+	ListFactors(ctx context.Context, userId UserId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnlockFactors Have somebody's second factors checked again after too many wrong ones
+	//
+	// Corresponds with POST /users/{userId}/factors/unlock (the `UnlockFactors` operationId).
+	UnlockFactors(ctx context.Context, userId UserId, params *UnlockFactorsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// LockUserWithBody Lock a person and everything they own, at once
 	//
@@ -2228,6 +2790,23 @@ func (c *Client) GetMe(ctx context.Context, reqEditors ...RequestEditorFn) (*htt
 	return c.Client.Do(req)
 }
 
+// MakeBackupCodes Make ten backup codes in place of those there are
+//
+// They are shown this once.
+//
+// Corresponds with POST /me/backup-codes (the `MakeBackupCodes` operationId).
+func (c *Client) MakeBackupCodes(ctx context.Context, params *MakeBackupCodesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMakeBackupCodesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListMyDevices The caller's own CLI tokens
 //
 // Corresponds with GET /me/devices (the `ListMyDevices` operationId).
@@ -2296,6 +2875,180 @@ func (c *Client) RevokeMyDevice(ctx context.Context, tokenId TokenId, params *Re
 	return c.Client.Do(req)
 }
 
+// SetDeviceHeadlessWithBody Say whether one of the caller's own devices has a browser
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /me/devices/{tokenId}/headless (the `SetDeviceHeadless` operationId).
+func (c *Client) SetDeviceHeadlessWithBody(ctx context.Context, tokenId TokenId, params *SetDeviceHeadlessParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetDeviceHeadlessRequestWithBody(c.Server, tokenId, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetDeviceHeadless Say whether one of the caller's own devices has a browser
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /me/devices/{tokenId}/headless (the `SetDeviceHeadless` operationId).
+func (c *Client) SetDeviceHeadless(ctx context.Context, tokenId TokenId, params *SetDeviceHeadlessParams, body SetDeviceHeadlessJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetDeviceHeadlessRequest(c.Server, tokenId, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListMyFactors The caller's own second factors
+//
+// Corresponds with GET /me/factors (the `ListMyFactors` operationId).
+func (c *Client) ListMyFactors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMyFactorsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginEnrolmentWithBody Begin to add a second factor
+//
+// The first one is added without a factor. It is to be finished within ten minutes, in the same browser session.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /me/factors/enrolments (the `BeginEnrolment` operationId).
+func (c *Client) BeginEnrolmentWithBody(ctx context.Context, params *BeginEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginEnrolmentRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginEnrolment Begin to add a second factor
+//
+// The first one is added without a factor. It is to be finished within ten minutes, in the same browser session.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /me/factors/enrolments (the `BeginEnrolment` operationId).
+func (c *Client) BeginEnrolment(ctx context.Context, params *BeginEnrolmentParams, body BeginEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginEnrolmentRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishEnrolmentWithBody Add it, by showing that it works
+//
+// The first factor counts as given in the session, and brings ten backup codes with it, which are shown this once.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /me/factors/enrolments/{enrolmentId} (the `FinishEnrolment` operationId).
+func (c *Client) FinishEnrolmentWithBody(ctx context.Context, enrolmentId EnrolmentId, params *FinishEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishEnrolmentRequestWithBody(c.Server, enrolmentId, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishEnrolment Add it, by showing that it works
+//
+// The first factor counts as given in the session, and brings ten backup codes with it, which are shown this once.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /me/factors/enrolments/{enrolmentId} (the `FinishEnrolment` operationId).
+func (c *Client) FinishEnrolment(ctx context.Context, enrolmentId EnrolmentId, params *FinishEnrolmentParams, body FinishEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishEnrolmentRequest(c.Server, enrolmentId, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveMyFactor Remove a second factor
+//
+// Corresponds with DELETE /me/factors/{factorId} (the `RemoveMyFactor` operationId).
+func (c *Client) RemoveMyFactor(ctx context.Context, factorId FactorId, params *RemoveMyFactorParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveMyFactorRequest(c.Server, factorId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenameMyFactorWithBody Give a second factor another name
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
+func (c *Client) RenameMyFactorWithBody(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenameMyFactorRequestWithBody(c.Server, factorId, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RenameMyFactor Give a second factor another name
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
+func (c *Client) RenameMyFactor(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, body RenameMyFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRenameMyFactorRequest(c.Server, factorId, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListMySessions The caller's own browser sessions
 //
 // Corresponds with GET /me/sessions (the `ListMySessions` operationId).
@@ -2316,6 +3069,153 @@ func (c *Client) ListMySessions(ctx context.Context, params *ListMySessionsParam
 // Corresponds with DELETE /me/sessions/{sessionId} (the `RevokeMySession` operationId).
 func (c *Client) RevokeMySession(ctx context.Context, sessionId SessionId, params *RevokeMySessionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeMySessionRequest(c.Server, sessionId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListMyStepUps Second factors that the caller is asked for at present
+//
+// Commands on devices without a browser wait for these, and sockets do. Ask every few seconds while a page is open.
+//
+// Corresponds with GET /me/step-ups (the `ListMyStepUps` operationId).
+func (c *Client) ListMyStepUps(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMyStepUpsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OpenStepUp Ask for a second factor for this browser session
+//
+// To finish signing in, and before what takes a fresh factor. A request that lacks one is answered with its own step_up.
+//
+// Corresponds with POST /me/step-ups (the `OpenStepUp` operationId).
+func (c *Client) OpenStepUp(ctx context.Context, params *OpenStepUpParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOpenStepUpRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetStepUp One second factor that the caller is asked for
+//
+// Corresponds with GET /me/step-ups/{stepUpId} (the `GetStepUp` operationId).
+func (c *Client) GetStepUp(ctx context.Context, stepUpId StepUpId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetStepUpRequest(c.Server, stepUpId)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveStepUpWithBody Give the second factor
+//
+// What asked for it goes on: the command that waits, or the request when it is sent again.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /me/step-ups/{stepUpId}/approve (the `ApproveStepUp` operationId).
+func (c *Client) ApproveStepUpWithBody(ctx context.Context, stepUpId StepUpId, params *ApproveStepUpParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveStepUpRequestWithBody(c.Server, stepUpId, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveStepUp Give the second factor
+//
+// What asked for it goes on: the command that waits, or the request when it is sent again.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /me/step-ups/{stepUpId}/approve (the `ApproveStepUp` operationId).
+func (c *Client) ApproveStepUp(ctx context.Context, stepUpId StepUpId, params *ApproveStepUpParams, body ApproveStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveStepUpRequest(c.Server, stepUpId, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginAssertion Make a challenge for passkeys and security keys
+//
+// Corresponds with POST /me/step-ups/{stepUpId}/assertion (the `BeginAssertion` operationId).
+func (c *Client) BeginAssertion(ctx context.Context, stepUpId StepUpId, params *BeginAssertionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginAssertionRequest(c.Server, stepUpId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseStepUp Refuse it
+//
+// Corresponds with POST /me/step-ups/{stepUpId}/refuse (the `RefuseStepUp` operationId).
+func (c *Client) RefuseStepUp(ctx context.Context, stepUpId StepUpId, params *RefuseStepUpParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseStepUpRequest(c.Server, stepUpId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListMyTrustedDevices Browsers whose sign-ins go without a second factor
+//
+// Corresponds with GET /me/trusted-devices (the `ListMyTrustedDevices` operationId).
+func (c *Client) ListMyTrustedDevices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMyTrustedDevicesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DistrustMyDevice Ask for a second factor in that browser again
+//
+// Corresponds with DELETE /me/trusted-devices/{trustedId} (the `DistrustMyDevice` operationId).
+func (c *Client) DistrustMyDevice(ctx context.Context, trustedId TrustedId, params *DistrustMyDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDistrustMyDeviceRequest(c.Server, trustedId, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2845,6 +3745,53 @@ func (c *Client) SetUserBindingsWithBody(ctx context.Context, userId UserId, par
 // Corresponds with PUT /users/{userId}/bindings (the `SetUserBindings` operationId).
 func (c *Client) SetUserBindings(ctx context.Context, userId UserId, params *SetUserBindingsParams, body SetUserBindingsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetUserBindingsRequest(c.Server, userId, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetFactors Take all second factors away from somebody
+//
+// Backup codes, trusted browsers and locks go too. They add new ones at their next sign-in.
+//
+// Corresponds with DELETE /users/{userId}/factors (the `ResetFactors` operationId).
+func (c *Client) ResetFactors(ctx context.Context, userId UserId, params *ResetFactorsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetFactorsRequest(c.Server, userId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListFactors Somebody's second factors
+//
+// Corresponds with GET /users/{userId}/factors (the `ListFactors` operationId).
+func (c *Client) ListFactors(ctx context.Context, userId UserId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListFactorsRequest(c.Server, userId)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnlockFactors Have somebody's second factors checked again after too many wrong ones
+//
+// Corresponds with POST /users/{userId}/factors/unlock (the `UnlockFactors` operationId).
+func (c *Client) UnlockFactors(ctx context.Context, userId UserId, params *UnlockFactorsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnlockFactorsRequest(c.Server, userId, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4123,6 +5070,48 @@ func NewGetMeRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewMakeBackupCodesRequest constructs an http.Request for the MakeBackupCodes method
+func NewMakeBackupCodesRequest(server string, params *MakeBackupCodesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/backup-codes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListMyDevicesRequest constructs an http.Request for the ListMyDevices method
 func NewListMyDevicesRequest(server string, params *ListMyDevicesParams) (*http.Request, error) {
 	var err error
@@ -4293,6 +5282,323 @@ func NewRevokeMyDeviceRequest(server string, tokenId TokenId, params *RevokeMyDe
 	return req, nil
 }
 
+// NewSetDeviceHeadlessRequest calls the generic SetDeviceHeadless builder with application/json body
+func NewSetDeviceHeadlessRequest(server string, tokenId TokenId, params *SetDeviceHeadlessParams, body SetDeviceHeadlessJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetDeviceHeadlessRequestWithBody(server, tokenId, params, "application/json", bodyReader)
+}
+
+// NewSetDeviceHeadlessRequestWithBody constructs an http.Request for the SetDeviceHeadless method, with any body, and a specified content type
+func NewSetDeviceHeadlessRequestWithBody(server string, tokenId TokenId, params *SetDeviceHeadlessParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "tokenId", tokenId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/devices/%s/headless", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListMyFactorsRequest constructs an http.Request for the ListMyFactors method
+func NewListMyFactorsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/factors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBeginEnrolmentRequest calls the generic BeginEnrolment builder with application/json body
+func NewBeginEnrolmentRequest(server string, params *BeginEnrolmentParams, body BeginEnrolmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginEnrolmentRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewBeginEnrolmentRequestWithBody constructs an http.Request for the BeginEnrolment method, with any body, and a specified content type
+func NewBeginEnrolmentRequestWithBody(server string, params *BeginEnrolmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/factors/enrolments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewFinishEnrolmentRequest calls the generic FinishEnrolment builder with application/json body
+func NewFinishEnrolmentRequest(server string, enrolmentId EnrolmentId, params *FinishEnrolmentParams, body FinishEnrolmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewFinishEnrolmentRequestWithBody(server, enrolmentId, params, "application/json", bodyReader)
+}
+
+// NewFinishEnrolmentRequestWithBody constructs an http.Request for the FinishEnrolment method, with any body, and a specified content type
+func NewFinishEnrolmentRequestWithBody(server string, enrolmentId EnrolmentId, params *FinishEnrolmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "enrolmentId", enrolmentId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/factors/enrolments/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRemoveMyFactorRequest constructs an http.Request for the RemoveMyFactor method
+func NewRemoveMyFactorRequest(server string, factorId FactorId, params *RemoveMyFactorParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "factorId", factorId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/factors/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRenameMyFactorRequest calls the generic RenameMyFactor builder with application/json body
+func NewRenameMyFactorRequest(server string, factorId FactorId, params *RenameMyFactorParams, body RenameMyFactorJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRenameMyFactorRequestWithBody(server, factorId, params, "application/json", bodyReader)
+}
+
+// NewRenameMyFactorRequestWithBody constructs an http.Request for the RenameMyFactor method, with any body, and a specified content type
+func NewRenameMyFactorRequestWithBody(server string, factorId FactorId, params *RenameMyFactorParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "factorId", factorId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/factors/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListMySessionsRequest constructs an http.Request for the ListMySessions method
 func NewListMySessionsRequest(server string, params *ListMySessionsParams) (*http.Request, error) {
 	var err error
@@ -4376,6 +5682,345 @@ func NewRevokeMySessionRequest(server string, sessionId SessionId, params *Revok
 	}
 
 	operationPath := fmt.Sprintf("/me/sessions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListMyStepUpsRequest constructs an http.Request for the ListMyStepUps method
+func NewListMyStepUpsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/step-ups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewOpenStepUpRequest constructs an http.Request for the OpenStepUp method
+func NewOpenStepUpRequest(server string, params *OpenStepUpParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/step-ups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetStepUpRequest constructs an http.Request for the GetStepUp method
+func NewGetStepUpRequest(server string, stepUpId StepUpId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stepUpId", stepUpId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/step-ups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewApproveStepUpRequest calls the generic ApproveStepUp builder with application/json body
+func NewApproveStepUpRequest(server string, stepUpId StepUpId, params *ApproveStepUpParams, body ApproveStepUpJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewApproveStepUpRequestWithBody(server, stepUpId, params, "application/json", bodyReader)
+}
+
+// NewApproveStepUpRequestWithBody constructs an http.Request for the ApproveStepUp method, with any body, and a specified content type
+func NewApproveStepUpRequestWithBody(server string, stepUpId StepUpId, params *ApproveStepUpParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stepUpId", stepUpId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/step-ups/%s/approve", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewBeginAssertionRequest constructs an http.Request for the BeginAssertion method
+func NewBeginAssertionRequest(server string, stepUpId StepUpId, params *BeginAssertionParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stepUpId", stepUpId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/step-ups/%s/assertion", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRefuseStepUpRequest constructs an http.Request for the RefuseStepUp method
+func NewRefuseStepUpRequest(server string, stepUpId StepUpId, params *RefuseStepUpParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stepUpId", stepUpId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/step-ups/%s/refuse", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListMyTrustedDevicesRequest constructs an http.Request for the ListMyTrustedDevices method
+func NewListMyTrustedDevicesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/trusted-devices")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDistrustMyDeviceRequest constructs an http.Request for the DistrustMyDevice method
+func NewDistrustMyDeviceRequest(server string, trustedId TrustedId, params *DistrustMyDeviceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "trustedId", trustedId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/trusted-devices/%s", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5744,6 +7389,138 @@ func NewSetUserBindingsRequestWithBody(server string, userId UserId, params *Set
 	return req, nil
 }
 
+// NewResetFactorsRequest constructs an http.Request for the ResetFactors method
+func NewResetFactorsRequest(server string, userId UserId, params *ResetFactorsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "userId", userId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/users/%s/factors", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListFactorsRequest constructs an http.Request for the ListFactors method
+func NewListFactorsRequest(server string, userId UserId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "userId", userId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/users/%s/factors", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUnlockFactorsRequest constructs an http.Request for the UnlockFactors method
+func NewUnlockFactorsRequest(server string, userId UserId, params *UnlockFactorsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "userId", userId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/users/%s/factors/unlock", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewLockUserRequest calls the generic LockUser builder with application/json body
 func NewLockUserRequest(server string, userId UserId, params *LockUserParams, body LockUserJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -6130,6 +7907,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /me (the `GetMe` operationId).
 	GetMeWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetMeResponse, error)
 
+	// MakeBackupCodesWithResponse Make ten backup codes in place of those there are
+	//
+	// They are shown this once.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/backup-codes (the `MakeBackupCodes` operationId).
+	MakeBackupCodesWithResponse(ctx context.Context, params *MakeBackupCodesParams, reqEditors ...RequestEditorFn) (*MakeBackupCodesResponse, error)
+
 	// ListMyDevicesWithResponse The caller's own CLI tokens
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6162,6 +7948,84 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /me/devices/{tokenId} (the `RevokeMyDevice` operationId).
 	RevokeMyDeviceWithResponse(ctx context.Context, tokenId TokenId, params *RevokeMyDeviceParams, reqEditors ...RequestEditorFn) (*RevokeMyDeviceResponse, error)
 
+	// SetDeviceHeadlessWithBodyWithResponse Say whether one of the caller's own devices has a browser
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /me/devices/{tokenId}/headless (the `SetDeviceHeadless` operationId).
+	SetDeviceHeadlessWithBodyWithResponse(ctx context.Context, tokenId TokenId, params *SetDeviceHeadlessParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetDeviceHeadlessResponse, error)
+
+	// SetDeviceHeadlessWithResponse Say whether one of the caller's own devices has a browser
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /me/devices/{tokenId}/headless (the `SetDeviceHeadless` operationId).
+	SetDeviceHeadlessWithResponse(ctx context.Context, tokenId TokenId, params *SetDeviceHeadlessParams, body SetDeviceHeadlessJSONRequestBody, reqEditors ...RequestEditorFn) (*SetDeviceHeadlessResponse, error)
+
+	// ListMyFactorsWithResponse The caller's own second factors
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /me/factors (the `ListMyFactors` operationId).
+	ListMyFactorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListMyFactorsResponse, error)
+
+	// BeginEnrolmentWithBodyWithResponse Begin to add a second factor
+	//
+	// The first one is added without a factor. It is to be finished within ten minutes, in the same browser session.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/factors/enrolments (the `BeginEnrolment` operationId).
+	BeginEnrolmentWithBodyWithResponse(ctx context.Context, params *BeginEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginEnrolmentResponse, error)
+
+	// BeginEnrolmentWithResponse Begin to add a second factor
+	//
+	// The first one is added without a factor. It is to be finished within ten minutes, in the same browser session.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/factors/enrolments (the `BeginEnrolment` operationId).
+	BeginEnrolmentWithResponse(ctx context.Context, params *BeginEnrolmentParams, body BeginEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginEnrolmentResponse, error)
+
+	// FinishEnrolmentWithBodyWithResponse Add it, by showing that it works
+	//
+	// The first factor counts as given in the session, and brings ten backup codes with it, which are shown this once.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/factors/enrolments/{enrolmentId} (the `FinishEnrolment` operationId).
+	FinishEnrolmentWithBodyWithResponse(ctx context.Context, enrolmentId EnrolmentId, params *FinishEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishEnrolmentResponse, error)
+
+	// FinishEnrolmentWithResponse Add it, by showing that it works
+	//
+	// The first factor counts as given in the session, and brings ten backup codes with it, which are shown this once.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/factors/enrolments/{enrolmentId} (the `FinishEnrolment` operationId).
+	FinishEnrolmentWithResponse(ctx context.Context, enrolmentId EnrolmentId, params *FinishEnrolmentParams, body FinishEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishEnrolmentResponse, error)
+
+	// RemoveMyFactorWithResponse Remove a second factor
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /me/factors/{factorId} (the `RemoveMyFactor` operationId).
+	RemoveMyFactorWithResponse(ctx context.Context, factorId FactorId, params *RemoveMyFactorParams, reqEditors ...RequestEditorFn) (*RemoveMyFactorResponse, error)
+
+	// RenameMyFactorWithBodyWithResponse Give a second factor another name
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
+	RenameMyFactorWithBodyWithResponse(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenameMyFactorResponse, error)
+
+	// RenameMyFactorWithResponse Give a second factor another name
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
+	RenameMyFactorWithResponse(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, body RenameMyFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameMyFactorResponse, error)
+
 	// ListMySessionsWithResponse The caller's own browser sessions
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6175,6 +8039,77 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /me/sessions/{sessionId} (the `RevokeMySession` operationId).
 	RevokeMySessionWithResponse(ctx context.Context, sessionId SessionId, params *RevokeMySessionParams, reqEditors ...RequestEditorFn) (*RevokeMySessionResponse, error)
+
+	// ListMyStepUpsWithResponse Second factors that the caller is asked for at present
+	//
+	// Commands on devices without a browser wait for these, and sockets do. Ask every few seconds while a page is open.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /me/step-ups (the `ListMyStepUps` operationId).
+	ListMyStepUpsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListMyStepUpsResponse, error)
+
+	// OpenStepUpWithResponse Ask for a second factor for this browser session
+	//
+	// To finish signing in, and before what takes a fresh factor. A request that lacks one is answered with its own step_up.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/step-ups (the `OpenStepUp` operationId).
+	OpenStepUpWithResponse(ctx context.Context, params *OpenStepUpParams, reqEditors ...RequestEditorFn) (*OpenStepUpResponse, error)
+
+	// GetStepUpWithResponse One second factor that the caller is asked for
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /me/step-ups/{stepUpId} (the `GetStepUp` operationId).
+	GetStepUpWithResponse(ctx context.Context, stepUpId StepUpId, reqEditors ...RequestEditorFn) (*GetStepUpResponse, error)
+
+	// ApproveStepUpWithBodyWithResponse Give the second factor
+	//
+	// What asked for it goes on: the command that waits, or the request when it is sent again.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/step-ups/{stepUpId}/approve (the `ApproveStepUp` operationId).
+	ApproveStepUpWithBodyWithResponse(ctx context.Context, stepUpId StepUpId, params *ApproveStepUpParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveStepUpResponse, error)
+
+	// ApproveStepUpWithResponse Give the second factor
+	//
+	// What asked for it goes on: the command that waits, or the request when it is sent again.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/step-ups/{stepUpId}/approve (the `ApproveStepUp` operationId).
+	ApproveStepUpWithResponse(ctx context.Context, stepUpId StepUpId, params *ApproveStepUpParams, body ApproveStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveStepUpResponse, error)
+
+	// BeginAssertionWithResponse Make a challenge for passkeys and security keys
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/step-ups/{stepUpId}/assertion (the `BeginAssertion` operationId).
+	BeginAssertionWithResponse(ctx context.Context, stepUpId StepUpId, params *BeginAssertionParams, reqEditors ...RequestEditorFn) (*BeginAssertionResponse, error)
+
+	// RefuseStepUpWithResponse Refuse it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /me/step-ups/{stepUpId}/refuse (the `RefuseStepUp` operationId).
+	RefuseStepUpWithResponse(ctx context.Context, stepUpId StepUpId, params *RefuseStepUpParams, reqEditors ...RequestEditorFn) (*RefuseStepUpResponse, error)
+
+	// ListMyTrustedDevicesWithResponse Browsers whose sign-ins go without a second factor
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /me/trusted-devices (the `ListMyTrustedDevices` operationId).
+	ListMyTrustedDevicesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListMyTrustedDevicesResponse, error)
+
+	// DistrustMyDeviceWithResponse Ask for a second factor in that browser again
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /me/trusted-devices/{trustedId} (the `DistrustMyDevice` operationId).
+	DistrustMyDeviceWithResponse(ctx context.Context, trustedId TrustedId, params *DistrustMyDeviceParams, reqEditors ...RequestEditorFn) (*DistrustMyDeviceResponse, error)
 
 	// GetDocumentWithResponse This document
 	//
@@ -6408,6 +8343,29 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /users/{userId}/bindings (the `SetUserBindings` operationId).
 	SetUserBindingsWithResponse(ctx context.Context, userId UserId, params *SetUserBindingsParams, body SetUserBindingsJSONRequestBody, reqEditors ...RequestEditorFn) (*SetUserBindingsResponse, error)
+
+	// ResetFactorsWithResponse Take all second factors away from somebody
+	//
+	// Backup codes, trusted browsers and locks go too. They add new ones at their next sign-in.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /users/{userId}/factors (the `ResetFactors` operationId).
+	ResetFactorsWithResponse(ctx context.Context, userId UserId, params *ResetFactorsParams, reqEditors ...RequestEditorFn) (*ResetFactorsResponse, error)
+
+	// ListFactorsWithResponse Somebody's second factors
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /users/{userId}/factors (the `ListFactors` operationId).
+	ListFactorsWithResponse(ctx context.Context, userId UserId, reqEditors ...RequestEditorFn) (*ListFactorsResponse, error)
+
+	// UnlockFactorsWithResponse Have somebody's second factors checked again after too many wrong ones
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /users/{userId}/factors/unlock (the `UnlockFactors` operationId).
+	UnlockFactorsWithResponse(ctx context.Context, userId UserId, params *UnlockFactorsParams, reqEditors ...RequestEditorFn) (*UnlockFactorsResponse, error)
 
 	// LockUserWithBodyWithResponse Lock a person and everything they own, at once
 	//
@@ -7582,6 +9540,54 @@ func (r GetMeResponse) ContentType() string {
 	return ""
 }
 
+type MakeBackupCodesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *BackupCodes
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r MakeBackupCodesResponse) GetJSON201() *BackupCodes {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r MakeBackupCodesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MakeBackupCodesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MakeBackupCodesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MakeBackupCodesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MakeBackupCodesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListMyDevicesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7719,6 +9725,287 @@ func (r RevokeMyDeviceResponse) ContentType() string {
 	return ""
 }
 
+type SetDeviceHeadlessResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Token
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetDeviceHeadlessResponse) GetJSON200() *Token {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SetDeviceHeadlessResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetDeviceHeadlessResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetDeviceHeadlessResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetDeviceHeadlessResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetDeviceHeadlessResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListMyFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactorOverview
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMyFactorsResponse) GetJSON200() *FactorOverview {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListMyFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMyFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMyFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMyFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMyFactorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginEnrolmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Enrolment
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginEnrolmentResponse) GetJSON201() *Enrolment {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginEnrolmentResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginEnrolmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginEnrolmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginEnrolmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginEnrolmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FinishEnrolmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AddedFactor
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r FinishEnrolmentResponse) GetJSON201() *AddedFactor {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FinishEnrolmentResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishEnrolmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishEnrolmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishEnrolmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishEnrolmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveMyFactorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveMyFactorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveMyFactorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveMyFactorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveMyFactorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveMyFactorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RenameMyFactorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactorOverview
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RenameMyFactorResponse) GetJSON200() *FactorOverview {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RenameMyFactorResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RenameMyFactorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RenameMyFactorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RenameMyFactorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RenameMyFactorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListMySessionsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7802,6 +10089,383 @@ func (r RevokeMySessionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RevokeMySessionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListMyStepUpsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepUpList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMyStepUpsResponse) GetJSON200() *StepUpList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListMyStepUpsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMyStepUpsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMyStepUpsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMyStepUpsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMyStepUpsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type OpenStepUpResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *StepUp
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r OpenStepUpResponse) GetJSON201() *StepUp {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r OpenStepUpResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r OpenStepUpResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r OpenStepUpResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r OpenStepUpResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r OpenStepUpResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetStepUpResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepUp
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetStepUpResponse) GetJSON200() *StepUp {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetStepUpResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetStepUpResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetStepUpResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetStepUpResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetStepUpResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ApproveStepUpResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepUpDecided
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ApproveStepUpResponse) GetJSON200() *StepUpDecided {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ApproveStepUpResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ApproveStepUpResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApproveStepUpResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApproveStepUpResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApproveStepUpResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginAssertionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Assertion
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginAssertionResponse) GetJSON201() *Assertion {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginAssertionResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginAssertionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginAssertionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginAssertionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginAssertionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RefuseStepUpResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepUpDecided
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RefuseStepUpResponse) GetJSON200() *StepUpDecided {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RefuseStepUpResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RefuseStepUpResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RefuseStepUpResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RefuseStepUpResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RefuseStepUpResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListMyTrustedDevicesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TrustedDeviceList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMyTrustedDevicesResponse) GetJSON200() *TrustedDeviceList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListMyTrustedDevicesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMyTrustedDevicesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMyTrustedDevicesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMyTrustedDevicesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMyTrustedDevicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DistrustMyDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DistrustMyDeviceResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DistrustMyDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DistrustMyDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DistrustMyDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DistrustMyDeviceResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8980,6 +11644,150 @@ func (r SetUserBindingsResponse) ContentType() string {
 	return ""
 }
 
+type ResetFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactorOverview
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResetFactorsResponse) GetJSON200() *FactorOverview {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResetFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetFactorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactorOverview
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListFactorsResponse) GetJSON200() *FactorOverview {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListFactorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnlockFactorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactorOverview
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UnlockFactorsResponse) GetJSON200() *FactorOverview {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UnlockFactorsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UnlockFactorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnlockFactorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnlockFactorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnlockFactorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type LockUserResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9475,6 +12283,21 @@ func (c *ClientWithResponses) GetMeWithResponse(ctx context.Context, reqEditors 
 	return ParseGetMeResponse(rsp)
 }
 
+// MakeBackupCodesWithResponse Make ten backup codes in place of those there are
+//
+// They are shown this once.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/backup-codes (the `MakeBackupCodes` operationId).
+func (c *ClientWithResponses) MakeBackupCodesWithResponse(ctx context.Context, params *MakeBackupCodesParams, reqEditors ...RequestEditorFn) (*MakeBackupCodesResponse, error) {
+	rsp, err := c.MakeBackupCodes(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMakeBackupCodesResponse(rsp)
+}
+
 // ListMyDevicesWithResponse The caller's own CLI tokens
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9531,6 +12354,144 @@ func (c *ClientWithResponses) RevokeMyDeviceWithResponse(ctx context.Context, to
 	return ParseRevokeMyDeviceResponse(rsp)
 }
 
+// SetDeviceHeadlessWithBodyWithResponse Say whether one of the caller's own devices has a browser
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /me/devices/{tokenId}/headless (the `SetDeviceHeadless` operationId).
+func (c *ClientWithResponses) SetDeviceHeadlessWithBodyWithResponse(ctx context.Context, tokenId TokenId, params *SetDeviceHeadlessParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetDeviceHeadlessResponse, error) {
+	rsp, err := c.SetDeviceHeadlessWithBody(ctx, tokenId, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetDeviceHeadlessResponse(rsp)
+}
+
+// SetDeviceHeadlessWithResponse Say whether one of the caller's own devices has a browser
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /me/devices/{tokenId}/headless (the `SetDeviceHeadless` operationId).
+func (c *ClientWithResponses) SetDeviceHeadlessWithResponse(ctx context.Context, tokenId TokenId, params *SetDeviceHeadlessParams, body SetDeviceHeadlessJSONRequestBody, reqEditors ...RequestEditorFn) (*SetDeviceHeadlessResponse, error) {
+	rsp, err := c.SetDeviceHeadless(ctx, tokenId, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetDeviceHeadlessResponse(rsp)
+}
+
+// ListMyFactorsWithResponse The caller's own second factors
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /me/factors (the `ListMyFactors` operationId).
+func (c *ClientWithResponses) ListMyFactorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListMyFactorsResponse, error) {
+	rsp, err := c.ListMyFactors(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMyFactorsResponse(rsp)
+}
+
+// BeginEnrolmentWithBodyWithResponse Begin to add a second factor
+//
+// The first one is added without a factor. It is to be finished within ten minutes, in the same browser session.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/factors/enrolments (the `BeginEnrolment` operationId).
+func (c *ClientWithResponses) BeginEnrolmentWithBodyWithResponse(ctx context.Context, params *BeginEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginEnrolmentResponse, error) {
+	rsp, err := c.BeginEnrolmentWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginEnrolmentResponse(rsp)
+}
+
+// BeginEnrolmentWithResponse Begin to add a second factor
+//
+// The first one is added without a factor. It is to be finished within ten minutes, in the same browser session.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/factors/enrolments (the `BeginEnrolment` operationId).
+func (c *ClientWithResponses) BeginEnrolmentWithResponse(ctx context.Context, params *BeginEnrolmentParams, body BeginEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginEnrolmentResponse, error) {
+	rsp, err := c.BeginEnrolment(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginEnrolmentResponse(rsp)
+}
+
+// FinishEnrolmentWithBodyWithResponse Add it, by showing that it works
+//
+// The first factor counts as given in the session, and brings ten backup codes with it, which are shown this once.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/factors/enrolments/{enrolmentId} (the `FinishEnrolment` operationId).
+func (c *ClientWithResponses) FinishEnrolmentWithBodyWithResponse(ctx context.Context, enrolmentId EnrolmentId, params *FinishEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishEnrolmentResponse, error) {
+	rsp, err := c.FinishEnrolmentWithBody(ctx, enrolmentId, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishEnrolmentResponse(rsp)
+}
+
+// FinishEnrolmentWithResponse Add it, by showing that it works
+//
+// The first factor counts as given in the session, and brings ten backup codes with it, which are shown this once.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/factors/enrolments/{enrolmentId} (the `FinishEnrolment` operationId).
+func (c *ClientWithResponses) FinishEnrolmentWithResponse(ctx context.Context, enrolmentId EnrolmentId, params *FinishEnrolmentParams, body FinishEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishEnrolmentResponse, error) {
+	rsp, err := c.FinishEnrolment(ctx, enrolmentId, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishEnrolmentResponse(rsp)
+}
+
+// RemoveMyFactorWithResponse Remove a second factor
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /me/factors/{factorId} (the `RemoveMyFactor` operationId).
+func (c *ClientWithResponses) RemoveMyFactorWithResponse(ctx context.Context, factorId FactorId, params *RemoveMyFactorParams, reqEditors ...RequestEditorFn) (*RemoveMyFactorResponse, error) {
+	rsp, err := c.RemoveMyFactor(ctx, factorId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveMyFactorResponse(rsp)
+}
+
+// RenameMyFactorWithBodyWithResponse Give a second factor another name
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
+func (c *ClientWithResponses) RenameMyFactorWithBodyWithResponse(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RenameMyFactorResponse, error) {
+	rsp, err := c.RenameMyFactorWithBody(ctx, factorId, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenameMyFactorResponse(rsp)
+}
+
+// RenameMyFactorWithResponse Give a second factor another name
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
+func (c *ClientWithResponses) RenameMyFactorWithResponse(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, body RenameMyFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameMyFactorResponse, error) {
+	rsp, err := c.RenameMyFactor(ctx, factorId, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRenameMyFactorResponse(rsp)
+}
+
 // ListMySessionsWithResponse The caller's own browser sessions
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9555,6 +12516,131 @@ func (c *ClientWithResponses) RevokeMySessionWithResponse(ctx context.Context, s
 		return nil, err
 	}
 	return ParseRevokeMySessionResponse(rsp)
+}
+
+// ListMyStepUpsWithResponse Second factors that the caller is asked for at present
+//
+// Commands on devices without a browser wait for these, and sockets do. Ask every few seconds while a page is open.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /me/step-ups (the `ListMyStepUps` operationId).
+func (c *ClientWithResponses) ListMyStepUpsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListMyStepUpsResponse, error) {
+	rsp, err := c.ListMyStepUps(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMyStepUpsResponse(rsp)
+}
+
+// OpenStepUpWithResponse Ask for a second factor for this browser session
+//
+// To finish signing in, and before what takes a fresh factor. A request that lacks one is answered with its own step_up.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/step-ups (the `OpenStepUp` operationId).
+func (c *ClientWithResponses) OpenStepUpWithResponse(ctx context.Context, params *OpenStepUpParams, reqEditors ...RequestEditorFn) (*OpenStepUpResponse, error) {
+	rsp, err := c.OpenStepUp(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOpenStepUpResponse(rsp)
+}
+
+// GetStepUpWithResponse One second factor that the caller is asked for
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /me/step-ups/{stepUpId} (the `GetStepUp` operationId).
+func (c *ClientWithResponses) GetStepUpWithResponse(ctx context.Context, stepUpId StepUpId, reqEditors ...RequestEditorFn) (*GetStepUpResponse, error) {
+	rsp, err := c.GetStepUp(ctx, stepUpId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetStepUpResponse(rsp)
+}
+
+// ApproveStepUpWithBodyWithResponse Give the second factor
+//
+// What asked for it goes on: the command that waits, or the request when it is sent again.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/step-ups/{stepUpId}/approve (the `ApproveStepUp` operationId).
+func (c *ClientWithResponses) ApproveStepUpWithBodyWithResponse(ctx context.Context, stepUpId StepUpId, params *ApproveStepUpParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveStepUpResponse, error) {
+	rsp, err := c.ApproveStepUpWithBody(ctx, stepUpId, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveStepUpResponse(rsp)
+}
+
+// ApproveStepUpWithResponse Give the second factor
+//
+// What asked for it goes on: the command that waits, or the request when it is sent again.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/step-ups/{stepUpId}/approve (the `ApproveStepUp` operationId).
+func (c *ClientWithResponses) ApproveStepUpWithResponse(ctx context.Context, stepUpId StepUpId, params *ApproveStepUpParams, body ApproveStepUpJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveStepUpResponse, error) {
+	rsp, err := c.ApproveStepUp(ctx, stepUpId, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveStepUpResponse(rsp)
+}
+
+// BeginAssertionWithResponse Make a challenge for passkeys and security keys
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/step-ups/{stepUpId}/assertion (the `BeginAssertion` operationId).
+func (c *ClientWithResponses) BeginAssertionWithResponse(ctx context.Context, stepUpId StepUpId, params *BeginAssertionParams, reqEditors ...RequestEditorFn) (*BeginAssertionResponse, error) {
+	rsp, err := c.BeginAssertion(ctx, stepUpId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginAssertionResponse(rsp)
+}
+
+// RefuseStepUpWithResponse Refuse it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /me/step-ups/{stepUpId}/refuse (the `RefuseStepUp` operationId).
+func (c *ClientWithResponses) RefuseStepUpWithResponse(ctx context.Context, stepUpId StepUpId, params *RefuseStepUpParams, reqEditors ...RequestEditorFn) (*RefuseStepUpResponse, error) {
+	rsp, err := c.RefuseStepUp(ctx, stepUpId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseStepUpResponse(rsp)
+}
+
+// ListMyTrustedDevicesWithResponse Browsers whose sign-ins go without a second factor
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /me/trusted-devices (the `ListMyTrustedDevices` operationId).
+func (c *ClientWithResponses) ListMyTrustedDevicesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListMyTrustedDevicesResponse, error) {
+	rsp, err := c.ListMyTrustedDevices(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMyTrustedDevicesResponse(rsp)
+}
+
+// DistrustMyDeviceWithResponse Ask for a second factor in that browser again
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /me/trusted-devices/{trustedId} (the `DistrustMyDevice` operationId).
+func (c *ClientWithResponses) DistrustMyDeviceWithResponse(ctx context.Context, trustedId TrustedId, params *DistrustMyDeviceParams, reqEditors ...RequestEditorFn) (*DistrustMyDeviceResponse, error) {
+	rsp, err := c.DistrustMyDevice(ctx, trustedId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDistrustMyDeviceResponse(rsp)
 }
 
 // GetDocumentWithResponse This document
@@ -9986,6 +13072,47 @@ func (c *ClientWithResponses) SetUserBindingsWithResponse(ctx context.Context, u
 		return nil, err
 	}
 	return ParseSetUserBindingsResponse(rsp)
+}
+
+// ResetFactorsWithResponse Take all second factors away from somebody
+//
+// Backup codes, trusted browsers and locks go too. They add new ones at their next sign-in.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /users/{userId}/factors (the `ResetFactors` operationId).
+func (c *ClientWithResponses) ResetFactorsWithResponse(ctx context.Context, userId UserId, params *ResetFactorsParams, reqEditors ...RequestEditorFn) (*ResetFactorsResponse, error) {
+	rsp, err := c.ResetFactors(ctx, userId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetFactorsResponse(rsp)
+}
+
+// ListFactorsWithResponse Somebody's second factors
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /users/{userId}/factors (the `ListFactors` operationId).
+func (c *ClientWithResponses) ListFactorsWithResponse(ctx context.Context, userId UserId, reqEditors ...RequestEditorFn) (*ListFactorsResponse, error) {
+	rsp, err := c.ListFactors(ctx, userId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListFactorsResponse(rsp)
+}
+
+// UnlockFactorsWithResponse Have somebody's second factors checked again after too many wrong ones
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /users/{userId}/factors/unlock (the `UnlockFactors` operationId).
+func (c *ClientWithResponses) UnlockFactorsWithResponse(ctx context.Context, userId UserId, params *UnlockFactorsParams, reqEditors ...RequestEditorFn) (*UnlockFactorsResponse, error) {
+	rsp, err := c.UnlockFactors(ctx, userId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnlockFactorsResponse(rsp)
 }
 
 // LockUserWithBodyWithResponse Lock a person and everything they own, at once
@@ -10812,6 +13939,39 @@ func ParseGetMeResponse(rsp *http.Response) (*GetMeResponse, error) {
 	return response, nil
 }
 
+// ParseMakeBackupCodesResponse parses an HTTP response from a MakeBackupCodesWithResponse call
+func ParseMakeBackupCodesResponse(rsp *http.Response) (*MakeBackupCodesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MakeBackupCodesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest BackupCodes
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListMyDevicesResponse parses an HTTP response from a ListMyDevicesWithResponse call
 func ParseListMyDevicesResponse(rsp *http.Response) (*ListMyDevicesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10907,6 +14067,200 @@ func ParseRevokeMyDeviceResponse(rsp *http.Response) (*RevokeMyDeviceResponse, e
 	return response, nil
 }
 
+// ParseSetDeviceHeadlessResponse parses an HTTP response from a SetDeviceHeadlessWithResponse call
+func ParseSetDeviceHeadlessResponse(rsp *http.Response) (*SetDeviceHeadlessResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetDeviceHeadlessResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Token
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListMyFactorsResponse parses an HTTP response from a ListMyFactorsWithResponse call
+func ParseListMyFactorsResponse(rsp *http.Response) (*ListMyFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMyFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactorOverview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginEnrolmentResponse parses an HTTP response from a BeginEnrolmentWithResponse call
+func ParseBeginEnrolmentResponse(rsp *http.Response) (*BeginEnrolmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginEnrolmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Enrolment
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFinishEnrolmentResponse parses an HTTP response from a FinishEnrolmentWithResponse call
+func ParseFinishEnrolmentResponse(rsp *http.Response) (*FinishEnrolmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishEnrolmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AddedFactor
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveMyFactorResponse parses an HTTP response from a RemoveMyFactorWithResponse call
+func ParseRemoveMyFactorResponse(rsp *http.Response) (*RemoveMyFactorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveMyFactorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRenameMyFactorResponse parses an HTTP response from a RenameMyFactorWithResponse call
+func ParseRenameMyFactorResponse(rsp *http.Response) (*RenameMyFactorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RenameMyFactorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactorOverview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListMySessionsResponse parses an HTTP response from a ListMySessionsWithResponse call
 func ParseListMySessionsResponse(rsp *http.Response) (*ListMySessionsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10949,6 +14303,266 @@ func ParseRevokeMySessionResponse(rsp *http.Response) (*RevokeMySessionResponse,
 	}
 
 	response := &RevokeMySessionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListMyStepUpsResponse parses an HTTP response from a ListMyStepUpsWithResponse call
+func ParseListMyStepUpsResponse(rsp *http.Response) (*ListMyStepUpsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMyStepUpsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepUpList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseOpenStepUpResponse parses an HTTP response from a OpenStepUpWithResponse call
+func ParseOpenStepUpResponse(rsp *http.Response) (*OpenStepUpResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &OpenStepUpResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest StepUp
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetStepUpResponse parses an HTTP response from a GetStepUpWithResponse call
+func ParseGetStepUpResponse(rsp *http.Response) (*GetStepUpResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetStepUpResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepUp
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseApproveStepUpResponse parses an HTTP response from a ApproveStepUpWithResponse call
+func ParseApproveStepUpResponse(rsp *http.Response) (*ApproveStepUpResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApproveStepUpResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepUpDecided
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginAssertionResponse parses an HTTP response from a BeginAssertionWithResponse call
+func ParseBeginAssertionResponse(rsp *http.Response) (*BeginAssertionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginAssertionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Assertion
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRefuseStepUpResponse parses an HTTP response from a RefuseStepUpWithResponse call
+func ParseRefuseStepUpResponse(rsp *http.Response) (*RefuseStepUpResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RefuseStepUpResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepUpDecided
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListMyTrustedDevicesResponse parses an HTTP response from a ListMyTrustedDevicesWithResponse call
+func ParseListMyTrustedDevicesResponse(rsp *http.Response) (*ListMyTrustedDevicesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMyTrustedDevicesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TrustedDeviceList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDistrustMyDeviceResponse parses an HTTP response from a DistrustMyDeviceWithResponse call
+func ParseDistrustMyDeviceResponse(rsp *http.Response) (*DistrustMyDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DistrustMyDeviceResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -11761,6 +15375,105 @@ func ParseSetUserBindingsResponse(rsp *http.Response) (*SetUserBindingsResponse,
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest User
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResetFactorsResponse parses an HTTP response from a ResetFactorsWithResponse call
+func ParseResetFactorsResponse(rsp *http.Response) (*ResetFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactorOverview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListFactorsResponse parses an HTTP response from a ListFactorsWithResponse call
+func ParseListFactorsResponse(rsp *http.Response) (*ListFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactorOverview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnlockFactorsResponse parses an HTTP response from a UnlockFactorsWithResponse call
+func ParseUnlockFactorsResponse(rsp *http.Response) (*UnlockFactorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnlockFactorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactorOverview
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
