@@ -21,8 +21,9 @@ import (
 // newFactors makes what knows second factors. Without keys it can list and reset them.
 func newFactors(cfg *config.Admin, writer *directory.Writer, reader *directory.Reader, keys *seal.Keys, log *slog.Logger, now func() time.Time) (*mfa.Service, error) {
 	c := mfa.Config{Writer: writer, Reader: reader, Keys: keys, Log: log, Now: now}
-	if keys != nil {
-		c.Origin, c.Issuer = cfg.Server.AdminURL, cfg.Rack.Organization+"/"+cfg.Rack.Alias
+	c.Origin = cfg.Server.AdminURL
+	if cfg.Rack.Alias != "" {
+		c.Issuer = cfg.Rack.Organization + "/" + cfg.Rack.Alias
 	}
 	if cfg.Factors.YubicoClientID != "" {
 		key, err := base64.StdEncoding.DecodeString(cfg.Factors.YubicoKey.Reveal())

@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pquerna/otp/totp"
+
 	"rackgateway/pkg/testenv"
 )
 
@@ -151,8 +153,7 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 			{"ADMIN", "GET", "/registries", 200},
 			{"ADMIN", "GET", "/apps/demo/resources/database", 200},
 			{"DEPLOYER", "GET", "/apps/demo/releases", 200},
-			{"DEPLOYER", "POST", "/apps/demo/cancel", 403}, // the rack's own: the app is not updating
-			{"OPS", "POST", "/apps/demo/services/web/restart", 200},
+			{"OPS", "POST", "/apps/demo/services/web/restart", 403}, // without a second factor
 			{"OPS", "GET", "/apps/demo/releases", 403},
 			{"VIEWER", "GET", "/apps/demo", 200},
 			{"VIEWER", "POST", "/apps/demo/services/web/restart", 403},
@@ -162,6 +163,30 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 			if status, body := ask(t, env, want.who, want.method, want.path); status != want.status {
 				t.Errorf("%s %s %s gives %d, want %d: %s", want.who, want.method, want.path, status, want.status, body)
 			}
+		}
+	})
+
+	t.Run("with the second factor it goes through", func(t *testing.T) {
+		const path = "/apps/demo/services/web/restart"
+		_, refusal := ask(t, env, "OPS", "POST", path)
+		asked := regexp.MustCompile(`open (https://\S+) , type the words \\"([a-z ]+)\\"`).FindStringSubmatch(refusal)
+		if asked == nil {
+			t.Fatalf("it does not say where to go: %s", refusal)
+		}
+		browser := newBrowser(t, env)
+		if _, err := browser.SignIn(t.Context(), "OPS", "/console/"); err != nil {
+			t.Fatal(err)
+		}
+		code, err := totp.GenerateCode(env["TOTP_OPS"], time.Now().Add(-30*time.Second)) // signing in below uses the next one
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := browser.Approve(t.Context(), asked[1], url.Values{"words": {asked[2]}, "code": {code}})
+		if err != nil || answer.Status != http.StatusOK {
+			t.Fatalf("the page: %d %s (%v)", answer.Status, answer.Body, err)
+		}
+		if status, body := ask(t, env, "OPS", "POST", path); status != http.StatusOK {
+			t.Errorf("afterwards: %d %s", status, body)
 		}
 	})
 
@@ -419,8 +444,8 @@ func TestCertificatesAreKeptWhileTheyAreGood(t *testing.T) {
 	}
 }
 
-// signIn signs somebody in at the demo's provider, as a browser does, and looks at the rack.
-func signIn(t *testing.T, env map[string]string, person person) {
+// newBrowser is a browser that trusts the demo's authority. It ends with the test.
+func newBrowser(t *testing.T, env map[string]string) *testenv.Browser {
 	t.Helper()
 	roots, err := certificate{authority: env["GATEWAY_CA"]}.roots()
 	if err != nil {
@@ -430,9 +455,23 @@ func signIn(t *testing.T, env map[string]string, person person) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer browser.Close()
+	t.Cleanup(browser.Close)
+	return browser
+}
+
+// signIn signs somebody in at the demo's provider, as a browser does, and looks at the rack.
+func signIn(t *testing.T, env map[string]string, person person) {
+	t.Helper()
+	browser := newBrowser(t, env)
+	code, err := totp.GenerateCode(env["TOTP_"+person.key], time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
 	if to, err := browser.SignIn(t.Context(), person.key, "/console/"); err != nil || to.Path != "/console/" {
 		t.Fatalf("%s: signing in leads to %v (%v)", person.label(), to, err)
+	}
+	if err := browser.Verify(t.Context(), code); err != nil {
+		t.Fatalf("%s: the second factor: %v", person.label(), err)
 	}
 	for path, want := range map[string]string{"/api/v1/me": person.email, "/api/v1/rack/apps": `"demo"`} {
 		if answer, err := browser.Do(t.Context(), http.MethodGet, path, "", ""); err != nil || answer.Status != http.StatusOK || !strings.Contains(answer.Body, want) {

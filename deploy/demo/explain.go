@@ -27,6 +27,9 @@ func (d *demo) explain() {
 		if address := d.rackURL(person); address != "" && !person.administers {
 			say("  # %s: %s", person.label(), person.what)
 			say("  RACK_URL=%s convox apps", address)
+			if secret := d.state.TOTP[person.key]; secret != "" {
+				say("  # second factor: type %s into an authenticator app, or run oathtool --totp -b %s", secret, secret)
+			}
 		}
 	}
 	if token := d.state.Tokens["DEPLOYER"]; token != "" {
@@ -34,6 +37,8 @@ func (d *demo) explain() {
 		say("  convox login %s -t %s", d.gateway.domain, token)
 		say("  convox racks && convox switch %s && convox ps -a demo", d.rackName())
 	}
+	say("\nWhat changes something takes a second factor: the CLI opens a page, or names it, and goes on once it was given.")
+	say("People add passkeys of their own at %s/login/u2f.", d.console.url)
 	if token := d.state.Tokens["VIEWER"]; token != "" && err != nil {
 		say("\nWithout the CLI:\n")
 		say("  curl --cacert %s -u convox:%s %s/apps", shown(d.files.authority), token, d.gateway.url)

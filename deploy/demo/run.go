@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -132,6 +133,7 @@ func (d *demo) start(ctx context.Context) error {
 		{"sign-in", d.startSignIn},
 		{"admin", d.startAdmin},
 		{"tokens", d.makeTokens},
+		{"second factors", d.makeFactors},
 	} {
 		began := time.Now()
 		if err := step.do(ctx); err != nil {
@@ -180,6 +182,7 @@ func (d *demo) startPostgres(ctx context.Context) error {
 	d.admin = admin{program: filepath.Join(d.bin, "admin"), environ: append(base(),
 		"DATABASE_URL="+d.postgres.URL(cluster.Admin, database),
 		"AUDIT_MAC_KEY="+d.state.MACKey,
+		"APP_SECRET_KEY="+d.state.AppKey,
 	)}
 	return nil
 }
@@ -406,6 +409,35 @@ func (d *demo) makeTokens(ctx context.Context) error {
 	return d.state.save()
 }
 
+// makeFactors gives an authenticator app to every person who was never given one. Somebody who has removed it since, or
+// was locked, stays without.
+func (d *demo) makeFactors(ctx context.Context) error {
+	for _, person := range people {
+		if person.email == "" || d.state.TOTP[person.key] != "" {
+			continue
+		}
+		output, err := d.admin.run(ctx, "factor", "add", person.email, "--name", "The demo's authenticator app", "--json")
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			fmt.Fprintf(d.out, "  %s has no second factor now: %v\n", person.label(), err)
+			continue
+		}
+		var added struct {
+			Secret string `json:"secret"`
+		}
+		if err := json.Unmarshal([]byte(output), &added); err != nil {
+			return fmt.Errorf("admin factor add: %w", err)
+		}
+		d.state.TOTP[person.key] = added.Secret
+		if err := d.state.save(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // rackURL is what the CLI takes as RACK_URL, or "" for somebody without a token.
 func (d *demo) rackURL(person person) string {
 	token := d.state.Tokens[person.key]
@@ -441,6 +473,9 @@ func (d *demo) writeEnv() error {
 			set("ADMIN_API_TOKEN", d.state.Tokens[person.key])
 		} else {
 			set("RACK_URL_"+person.key, d.rackURL(person))
+		}
+		if secret := d.state.TOTP[person.key]; secret != "" {
+			set("TOTP_"+person.key, secret)
 		}
 	}
 	return replaceFile(d.file("demo.env"), []byte(text.String()))

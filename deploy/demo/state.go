@@ -21,6 +21,7 @@ type state struct {
 	ClientSecret string            `json:"clientSecret"` // admin's, at the identity provider
 	RackPassword string            `json:"rackPassword"`
 	Tokens       map[string]string `json:"tokens"` // by the key of whoever holds it, see people
+	TOTP         map[string]string `json:"totp"`   // secrets of authenticator apps, likewise
 }
 
 // loadState reads the state, or makes one up when there is none yet.
@@ -36,6 +37,9 @@ func loadState(folder string) (*state, error) {
 	}
 	if s.Tokens == nil {
 		s.Tokens = map[string]string{}
+	}
+	if s.TOTP == nil {
+		s.TOTP = map[string]string{}
 	}
 	for _, secret := range []*string{&s.MACKey, &s.AppKey, &s.ClientSecret, &s.RackPassword} {
 		if *secret == "" {

@@ -162,7 +162,7 @@ func (s *Service) beginRegistration(user directory.User, rows []factorRow, kind 
 
 // newTOTP draws a secret of 160 bits, as RFC 4226 section 4 asks for.
 func (s *Service) newTOTP(e *Enrolment, email string) (string, error) {
-	key, err := totp.Generate(totp.GenerateOpts{Issuer: "Rack Gateway " + s.Issuer, AccountName: email, SecretSize: 20})
+	key, err := totp.Generate(totp.GenerateOpts{Issuer: s.Issuer, AccountName: email, SecretSize: 20})
 	if err != nil {
 		return "", wrap("drawing a secret", err)
 	}

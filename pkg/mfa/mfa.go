@@ -12,12 +12,12 @@
 package mfa
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
@@ -34,7 +34,8 @@ type Config struct {
 	Reader *directory.Reader
 	// Keys seal secrets at rest. Without them factors can be listed and reset, and nothing else.
 	Keys *seal.Keys
-	// Origin is the scheme and host by which browsers reach admin. Its host is the relying party's id.
+	// Origin is the scheme and host by which browsers reach admin. Its host is the relying party's id. Without it,
+	// nothing can be done with passkeys and security keys.
 	Origin *url.URL
 	// Issuer is how authenticator apps name the gateway, such as "acme/staging".
 	Issuer string
@@ -68,15 +69,18 @@ func New(config Config) (*Service, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	config.Issuer = cmp.Or(config.Issuer, "Rack Gateway")
+	config.Issuer = strings.TrimSpace("Rack Gateway " + config.Issuer)
 	s := &Service{Config: config}
 	if config.Keys == nil {
 		return s, nil
 	}
 	s.totp, s.ceremonies = config.Keys.Box(totpPurpose), config.Keys.Box(ceremonyPurpose)
+	if config.Origin == nil {
+		return s, nil
+	}
 	party, err := webauthn.New(&webauthn.Config{
 		RPID:                  config.Origin.Hostname(),
-		RPDisplayName:         "Rack Gateway " + config.Issuer,
+		RPDisplayName:         config.Issuer,
 		RPOrigins:             []string{config.Origin.Scheme + "://" + config.Origin.Host},
 		AttestationPreference: protocol.PreferNoAttestation,
 	})

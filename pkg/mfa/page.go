@@ -183,6 +183,9 @@ func (p *Page) serve(op string, step func(*visit) *trouble) http.HandlerFunc {
 // enter finds out who asks, and whether they may.
 func (p *Page) enter(v *visit, rule access.Rule) *trouble {
 	reads := v.r.Method != http.MethodPost
+	if err := v.r.ParseForm(); err != nil {
+		return say(http.StatusBadRequest, "bad-form", "what the page sent could not be read: open it from the terminal again")
+	}
 	token, has := p.Sessions.FromRequest(v.r)
 	if has {
 		if !reads && (!sameOrigin(v.r) || !p.Sessions.CheckCSRF(v.r, token)) {

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -138,4 +140,61 @@ func (b *Browser) SignIn(ctx context.Context, subject, to string) (*url.URL, err
 	}
 	b.CSRF = who.CSRF
 	return led, nil
+}
+
+// Approve goes to the page that a command line named, or opened, and gives a second factor there: what form holds is
+// typed into the page. It returns what the page answers.
+func (b *Browser) Approve(ctx context.Context, link string, form url.Values) (Answer, error) {
+	return b.decide(ctx, link, "/approve", form)
+}
+
+// Refuse goes to the page that a command line named, or opened, and refuses what it asks for.
+func (b *Browser) Refuse(ctx context.Context, link string) (Answer, error) {
+	return b.decide(ctx, link, "/refuse", url.Values{})
+}
+
+// stepUpField is where the page says what it asks for.
+var stepUpField = regexp.MustCompile(`name="id" value="([0-9a-f-]{36})"`)
+
+func (b *Browser) decide(ctx context.Context, link, what string, form url.Values) (Answer, error) {
+	at, err := url.Parse(link)
+	if err != nil {
+		return Answer{}, err
+	}
+	page := "/login/u2f"
+	answer, err := b.Do(ctx, http.MethodGet, page+"?"+at.RawQuery, "", "")
+	if err != nil || answer.Status != http.StatusOK {
+		return answer, err
+	}
+	id := stepUpField.FindStringSubmatch(answer.Body)
+	if id == nil {
+		return answer, errors.New("the page asks for nothing: " + answer.Body)
+	}
+	form = maps.Clone(form)
+	form.Set("id", id[1])
+	form.Set("csrf", b.CSRF)
+	form.Set("callback_url", at.Query().Get("callback_url"))
+	return b.Do(ctx, http.MethodPost, page+what, FormType, form.Encode())
+}
+
+// Verify finishes signing in with the code of an authenticator app.
+func (b *Browser) Verify(ctx context.Context, code string) error {
+	asked, err := b.Do(ctx, http.MethodPost, "/api/v1/me/step-ups", "", "")
+	if err != nil {
+		return err
+	}
+	var step struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal([]byte(asked.Body), &step); err != nil || asked.Status != http.StatusCreated {
+		return fmt.Errorf("POST /me/step-ups: %d %s (%w)", asked.Status, asked.Body, err)
+	}
+	given, err := b.Do(ctx, http.MethodPost, "/api/v1/me/step-ups/"+step.ID+"/approve", JSONType, `{"kind":"totp","code":"`+code+`"}`)
+	if err != nil {
+		return err
+	}
+	if given.Status != http.StatusOK {
+		return fmt.Errorf("the factor: %d %s", given.Status, given.Body)
+	}
+	return nil
 }
