@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 // balancer spreads connections over the proxies that say they are ready, as the TCP balancers in front of real ones
 // do: it asks for readiness from time to time, and does not try again elsewhere.
 type balancer struct {
+	context  context.Context // of everything that it does
 	listener net.Listener
 	backends []*backend
 	client   *http.Client
@@ -29,26 +31,25 @@ type balancer struct {
 }
 
 type backend struct {
-	proxy *testenv.Proxy
-	dial  string
-	ready atomic.Bool
+	server *testenv.Server
+	dial   string
+	ready  atomic.Bool
 }
 
 // checkEvery is how often a backend's readiness is asked for. It must be well below what a proxy goes on taking
 // connections for after it said that it is not ready any more.
 const checkEvery = 50 * time.Millisecond
 
-func newBalancer(t *testing.T, proxies []*testenv.Proxy) *balancer {
+func newBalancer(t *testing.T, env *testenv.Env, servers ...*testenv.Server) *balancer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	b := &balancer{listener: listener, conns: make(map[net.Conn]struct{}), client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+	transport := env.Client().Transport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true
+	b := &balancer{listener: listener, conns: make(map[net.Conn]struct{}), client: &http.Client{Timeout: 10 * time.Second, Transport: transport}}
 	ctx, cancel := context.WithCancel(t.Context())
-	for _, p := range proxies {
-		one := &backend{proxy: p, dial: at(p)()}
-		b.backends = append(b.backends, one)
-		b.running.Go(func() { b.watch(ctx, one) })
-	}
+	b.context = ctx
+	b.add(servers...)
 	b.running.Go(b.accept)
 	t.Cleanup(func() {
 		cancel()
@@ -66,6 +67,24 @@ func newBalancer(t *testing.T, proxies []*testenv.Proxy) *balancer {
 
 func (b *balancer) address() string { return b.listener.Addr().String() }
 
+// add has the balancer spread connections over more servers.
+func (b *balancer) add(servers ...*testenv.Server) {
+	for _, server := range servers {
+		one := &backend{server: server, dial: net.JoinHostPort("localhost", strconv.Itoa(server.Port))}
+		b.mu.Lock()
+		b.backends = append(b.backends, one)
+		b.mu.Unlock()
+		b.running.Go(func() { b.watch(b.context, one) })
+	}
+}
+
+// servers are those that the balancer spreads over now.
+func (b *balancer) servers() []*backend {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.backends
+}
+
 // watch follows the readiness of a backend.
 func (b *balancer) watch(ctx context.Context, one *backend) {
 	every := time.NewTicker(checkEvery)
@@ -81,7 +100,7 @@ func (b *balancer) watch(ctx context.Context, one *backend) {
 }
 
 func (b *balancer) asks(ctx context.Context, one *backend) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, one.proxy.URL+"/api/v1/health/ready", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, one.server.URL+"/api/v1/health/ready", nil)
 	if err != nil {
 		return false
 	}
@@ -124,8 +143,9 @@ func (b *balancer) drop(conn net.Conn) {
 func (b *balancer) carry(client net.Conn) {
 	defer b.drop(client)
 	first := int(b.next.Add(1))
-	for i := range b.backends {
-		one := b.backends[(first+i)%len(b.backends)]
+	backends := b.servers()
+	for i := range backends {
+		one := backends[(first+i)%len(backends)]
 		if !one.ready.Load() {
 			continue
 		}

@@ -21,7 +21,7 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	env := start(t, testenv.Options{Proxies: 2, Config: map[string]string{"DRAIN_TIMEOUT": "12s"}})
 	random, books := chance(t), newBooks(env)
-	front := newBalancer(t, env.Proxies)
+	front := newBalancer(t, env, &env.Proxies[0].Server, &env.Proxies[1].Server)
 	eventually(t, "both proxies were ready", func() bool { return front.backends[0].ready.Load() && front.backends[1].ready.Load() })
 	token := env.Token("admin")
 	pid, err := env.Rack.AwaitProcess(t.Context(), "demo", "web")

@@ -275,6 +275,9 @@ func (e *Env) CAFile() string { return e.suite.ca.rootFile }
 // MACKey is the AUDIT_MAC_KEY of all proxies and of admin.
 func (e *Env) MACKey() string { return e.suite.mac }
 
+// AppKey is the APP_SECRET_KEY of every admin.
+func (e *Env) AppKey() string { return e.suite.app }
+
 // Bin is the folder of the binaries.
 func (e *Env) Bin() string { return e.suite.bin }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,6 +36,23 @@ type process struct {
 	running *os.Process
 	exited  chan struct{} // closed when it has ended
 	state   *os.ProcessState
+}
+
+// configure changes the environment that the program is started with next.
+func (p *process) configure(config map[string]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	kept := slices.DeleteFunc(slices.Clone(p.environ), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		_, changed := config[name]
+		return changed
+	})
+	for name, value := range config {
+		if value != "" {
+			kept = append(kept, name+"="+value)
+		}
+	}
+	p.environ = kept
 }
 
 // start runs the program.

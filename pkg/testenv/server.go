@@ -125,6 +125,12 @@ func (s *Server) Restart() {
 	s.WaitReady(s.env.t.Context())
 }
 
+// Configure changes the configuration, NAME to value, from the next start on; an empty value takes a variable away.
+func (s *Server) Configure(config map[string]string) {
+	s.env.t.Helper()
+	s.process.configure(config)
+}
+
 // Log is everything the process has logged, in all its lives.
 func (s *Server) Log() string { return s.process.log() }
 
