@@ -15,7 +15,8 @@ import (
 
 type migrateCmd struct {
 	output
-	Status bool `help:"Only show which steps the database has; the exit code is 1 when some are missing."`
+	Status bool `help:"Only show which steps the database has; the exit code is 1 when some are missing." xor:"how"`
+	DryRun bool `help:"Only try the steps that are missing, in a transaction that is rolled back. Others wait for what it locks, for as long as in earnest." xor:"how"`
 }
 
 func (migrateCmd) Help() string {
@@ -41,6 +42,9 @@ func (c *migrateCmd) Run(ctx context.Context, p *process) (err error) {
 	if c.Status {
 		return c.status(ctx, p, db)
 	}
+	if c.DryRun {
+		return c.try(ctx, p, db)
+	}
 	before, err := postgres.MigrationStatus(ctx, db)
 	if err != nil {
 		return err
@@ -58,6 +62,22 @@ func (c *migrateCmd) Run(ctx context.Context, p *process) (err error) {
 	}
 	text.WriteString("The schema, the rights of the database roles and the partitions of the record are up to date.\n")
 	return c.say(p, map[string][]string{"applied": applied}, "%s", text.String())
+}
+
+// try tells what the steps would do.
+func (c *migrateCmd) try(ctx context.Context, p *process, db *sqlx.DB) error {
+	tried, err := postgres.TryMigrate(ctx, db)
+	if err != nil {
+		return err
+	}
+	names := []string{}
+	var text strings.Builder
+	for _, step := range tried {
+		names = append(names, step.Name)
+		fmt.Fprintf(&text, "%s fits this database.\n", step.Name)
+	}
+	fmt.Fprintf(&text, "Nothing was changed. admin migrate would apply %d steps.\n", len(tried))
+	return c.say(p, map[string][]string{"would_apply": names}, "%s", text.String())
 }
 
 // stepView is a step as --json shows one.

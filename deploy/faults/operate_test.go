@@ -6,20 +6,26 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"rackgateway/pkg/audit"
+	"rackgateway/pkg/credential"
 	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/postgres/cluster"
 	"rackgateway/pkg/testenv"
+	schema "rackgateway/sql"
 )
 
 // What whoever runs a gateway does to it while people use it: restarts, new keys, a restore.
@@ -347,18 +353,129 @@ func TestABackupIsRestoredAndTheLedgerVerifies(t *testing.T) {
 	defer restored.Close()
 	key, err := audit.NewKey([]byte(env.MACKey()))
 	must(t, err)
-	report := new(ledger.Report)
 	eventually(t, "every event of the restored record had its place", func() bool {
 		var waiting int
 		must(t, restored.Get(&waiting, `select count(*) from rgw.audit_events e where not exists
 			(select from rgw.ledger_leaves l where l.occurred_at = e.occurred_at and l.event_id = e.event_id) and action not like '%heartbeat%'`))
 		return waiting == 0
 	})
-	report, err = ledger.VerifyDatabase(t.Context(), restored, ledger.VerifyOptions{MACKeys: []audit.Key{key}, Now: time.Now})
+	report, err := ledger.VerifyDatabase(t.Context(), restored, ledger.VerifyOptions{MACKeys: []audit.Key{key}, Now: time.Now})
 	must(t, err)
 	if !report.Sound() || report.Size < 100 {
 		text, _ := json.Marshal(report)
 		t.Errorf("the restored ledger does not verify: %s", text)
 	}
 	t.Logf("restored and verified: %d leaves, root %s", report.Size, report.Root)
+}
+
+// From the first schema that a proxy can live with, each further step is applied while it serves, as the release before
+// meets the schema of the next: no request fails, and each has its record.
+func TestEachMigrationComesUnderLoad(t *testing.T) {
+	t.Parallel()
+	env := start(t, testenv.Options{Proxies: -1})
+	const name = "stepwise"
+	must(t, env.Postgres.CreateDatabase(t.Context(), name, ""))
+	t.Cleanup(func() { must(t, env.Postgres.DropDatabase(context.Background(), name)) })
+	owner, err := postgres.Open(postgres.Config{URL: postgres.URL(env.Postgres.URL(cluster.Owner, name)), Name: "faults"})
+	must(t, err)
+	t.Cleanup(func() { must(t, owner.Close()) })
+	step := func() string {
+		applied, err := postgres.MigrateStep(t.Context(), owner)
+		must(t, err)
+		giveRights(t, owner)
+		return applied
+	}
+	for range firstServable {
+		step()
+	}
+	must(t, postgres.EnsurePartitions(t.Context(), owner))
+
+	key, err := audit.NewKey([]byte(env.MACKey()))
+	must(t, err)
+	token, err := credential.New(credential.CLI)
+	must(t, err)
+	must(t, postgres.InTx(t.Context(), owner, func(tx *sqlx.Tx) error {
+		tx.MustExec(`select set_config('rgw.request_id', 'a test', true)`)
+		var user, id string
+		must(t, tx.Get(&user, `insert into rgw.users (email, created_by) values ('ana@example.com', 'test') returning id`))
+		tx.MustExec(`insert into rgw.bindings (user_id, role, created_by) values ($1, 'admin', 'test')`, user)
+		must(t, tx.Get(&id, `insert into rgw.tokens (kind, name, owner_id, expires_at, created_by) values ('cli', 'laptop', $1, now() + interval '1 day', 'test') returning id`, user))
+		hash := token.Hash()
+		tx.MustExec(`insert into rgw.token_secrets (hash, token_id, prefix, last_four) values ($1, $2, $3, $4)`, hash[:], id, token.Prefix(), token.LastFour())
+		return nil
+	}))
+	proxy := env.AddProxyWith(map[string]string{"DATABASE_URL": env.Postgres.URL(cluster.Proxy, name)})
+	proxy.WaitReady(t.Context())
+	books := newBooks(env)
+	l := books.put(t, loadOptions{callers: 8, addresses: []func() string{at(proxy)}, tokens: []string{token.Reveal()}, fresh: true})
+	l.goesOn(t, 50)
+	steps := 0
+	for applied := step(); applied != ""; applied = step() {
+		t.Logf("%s came under load", applied)
+		steps++
+		l.goesOn(t, 50)
+	}
+	must(t, postgres.Migrate(t.Context(), owner, slog.New(slog.DiscardHandler))) // and again, whole
+	l.goesOn(t, 50)
+	l.liftUnharmed(t, fmt.Sprintf("%d migrations", steps))
+	if steps < 2 {
+		t.Errorf("only %d steps came under load", steps)
+	}
+	proxy.Stop()
+	var events, bad int
+	for filter := (audit.Filter{Limit: 1000}); ; {
+		page, after, err := audit.List(t.Context(), owner, filter)
+		must(t, err)
+		for _, e := range page {
+			events++
+			if !key.Verify(e) {
+				bad++
+			}
+		}
+		if after == "" {
+			break
+		}
+		filter.Before = after
+	}
+	if bad > 0 || int64(events) < l.served.Load() {
+		t.Errorf("%d events for %d answers, %d of them not as they were made", events, l.served.Load(), bad)
+	}
+}
+
+// firstServable is how many steps the schema has that today's proxy needs: people, events, announcements, sessions.
+const firstServable = 4
+
+// giveRights gives each role its rights over what is there yet, as the release of that time did.
+func giveRights(t *testing.T, owner *sqlx.DB) {
+	t.Helper()
+	_, statements, found := strings.Cut(schema.Roles, "end $$;")
+	if !found {
+		t.Fatal("sql/roles.sql does not begin by making the roles")
+	}
+	for statement := range strings.SplitSeq(statements, ";\n") {
+		_, err := owner.ExecContext(t.Context(), statement)
+		if state := postgres.SQLState(err); state == "42P01" || state == "42883" || state == "42703" { // of a step to come
+			// What can be given of it, thing by thing.
+			giveEach(t, owner, statement)
+		} else if err != nil && strings.TrimSpace(statement) != "" {
+			t.Fatalf("%v\n%s", err, statement)
+		}
+	}
+}
+
+var grantForm = regexp.MustCompile(`(?s)grant\s+(.*?)\s+on\s+(function\s+)?(.*?)\s+to\s+(\w+)`)
+
+// giveEach runs a grant over several things for those that are there.
+func giveEach(t *testing.T, owner *sqlx.DB, statement string) {
+	t.Helper()
+	match := grantForm.FindStringSubmatch(statement)
+	if match == nil {
+		t.Fatalf("a statement that is no grant names what is not there:\n%s", statement)
+	}
+	for _, name := range regexp.MustCompile(`rgw\.\w+(?:\([^)]*\))?`).FindAllString(match[3], -1) {
+		_, err := owner.ExecContext(t.Context(), "grant "+match[1]+" on "+match[2]+name+" to "+match[4])
+		if state := postgres.SQLState(err); err != nil && state != "42P01" && state != "42883" && state != "42703" {
+			t.Fatal(err)
+		}
+	}
 }
