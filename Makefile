@@ -130,6 +130,15 @@ generate: ## write again what is made from the code: golden files, the schema's 
 pin: ## write the digests of the base images into the Dockerfiles and .env.example; needs a registry
 	@deploy/pin.sh
 
+.PHONY: sbom
+sbom: ## what the binaries are made of: bin/sbom.json (CycloneDX) and bin/licences.md
+	@deploy/setup.sh go
+	@mkdir -p bin
+	$(GOBUILD) -buildvcs=false -o bin/ ./cmd/proxy ./cmd/admin
+	@go run ./deploy/sbom -version '$(VERSION)' bin/proxy bin/admin >bin/sbom.json
+	@go run ./deploy/sbom -licences bin/proxy bin/admin >bin/licences.md
+	@echo 'bin/sbom.json, bin/licences.md'
+
 .PHONY: clean
 clean: ## remove what was built; the demo's data stays (make demo-clean)
 	rm -rf bin .bench .cache .screenshots pkg/console/dist/app pkg/console/node_modules

@@ -223,6 +223,29 @@ func TestMessagesAreQuotedAsTheyAreSaid(t *testing.T) {
 	}
 }
 
+// The page for whoever runs it quotes the programs themselves.
+func TestMessagesToOperatorsAreQuotedAsTheyAreSaid(t *testing.T) {
+	said := spoken(t, "../pkg/config", "../pkg/daemon", "../pkg/postgres", "../pkg/proxy", "../cmd/admin", "../cmd/proxy")
+	quoted := 0
+	for line := range strings.Lines(pages(t)["troubleshooting.md"]) {
+		if !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		for _, match := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(strings.Split(line, "|")[1], -1) {
+			quoted++
+			for _, part := range regexp.MustCompile(`[…;:,]`).Split(match[1], -1) {
+				part = strings.TrimSpace(part)
+				if len(part) >= 6 && !composed(said, part) {
+					t.Errorf("nothing says %q, of %q", part, match[1])
+				}
+			}
+		}
+	}
+	if quoted < 10 {
+		t.Errorf("only %d messages were found", quoted)
+	}
+}
+
 // composed reports whether a text is said as it stands, or put together from two that are.
 func composed(said, text string) bool {
 	for i := range text {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -236,13 +237,14 @@ func (e *Env) server(name, scheme string, port, metrics int, program string, arg
 			environ = append(environ, name+"="+value)
 		}
 	}
+	command := slices.Concat(e.opts.Under, []string{filepath.Join(e.suite.bin, program)}, args)
 	return Server{
 		Name: name, Port: port,
 		URL:     scheme + "://" + net.JoinHostPort("localhost", strconv.Itoa(port)),
 		Metrics: "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(metrics)),
 		env:     e,
 		process: &process{
-			name: name, path: filepath.Join(e.suite.bin, program), args: args, environ: environ, logPath: filepath.Join(e.dir, name+".log"),
+			name: name, path: command[0], args: command[1:], environ: environ, logPath: filepath.Join(e.dir, name+".log"),
 		},
 	}
 }

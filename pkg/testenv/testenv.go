@@ -69,6 +69,10 @@ type Options struct {
 	// Env.RackServer are nil then.
 	Upstream string
 
+	// Under is a command, with its first arguments, that each process is run by: the program and its own arguments follow.
+	// It must become the program (exec), because signals are sent to it.
+	Under []string
+
 	// OwnPostgres gives the environment a server that it shares with nobody, so that it can be stopped and killed.
 	OwnPostgres bool
 	// PostgresSettings are more settings of an own server, such as "log_statement=all".
