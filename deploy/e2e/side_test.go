@@ -108,6 +108,8 @@ type sideOptions struct {
 	losesDatabase bool
 	// allowDestructive turns the setting on that lets deletions through.
 	allowDestructive bool
+	// factors has everybody asked for second factors, and starts an admin, where they are given.
+	factors bool
 }
 
 // newSide makes a side that ends with the test.
@@ -151,7 +153,7 @@ func newSide(t *testing.T, k kind, m mode, opts sideOptions) *side {
 	if opts.losesDatabase {
 		s.database = newRelay(t) // made first, so that it is still there when the proxies end
 	}
-	s.env = suite.Start(t, testenv.Options{TLS: true, Rack: rack, Proxies: proxies, Config: patient})
+	s.env = suite.Start(t, testenv.Options{TLS: true, Rack: rack, Proxies: proxies, Config: patient, Factors: opts.factors, Admins: btoi(opts.factors)})
 	s.rack = s.env.Rack
 	if opts.allowDestructive {
 		s.env.Admin("setting", "set", "allow_destructive", "true")
@@ -170,6 +172,13 @@ func newSide(t *testing.T, k kind, m mode, opts sideOptions) *side {
 		s.env.AddProxyWith(config).WaitReady(t.Context())
 	}
 	return s.as(opts.who)
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // as is the same side for somebody else, with a CLI of their own.

@@ -42,7 +42,7 @@ func (x *exchange) stepSession() string {
 // inConsoleMode reports whether the CLI takes the gateway for its console: then it always sends the header.
 func (x *exchange) inConsoleMode() bool {
 	_, told := x.r.Header["Session"]
-	return told && !x.fromAdmin
+	return told && !x.session
 }
 
 // lacksFactor reports whether the request is allowed but for its second factor.

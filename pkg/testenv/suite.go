@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -243,6 +244,19 @@ func (s *Suite) seed(ctx context.Context, server *cluster.Cluster) (map[string]s
 			return nil, err
 		}
 		tokens[who.Name] = token
+		if !who.API {
+			added, err := admin("factor", "add", who.Email, "--json")
+			if err != nil {
+				return nil, err
+			}
+			var app struct {
+				Secret string `json:"secret"`
+			}
+			if err := json.Unmarshal([]byte(added), &app); err != nil {
+				return nil, fmt.Errorf("admin factor add: %w", err)
+			}
+			tokens[appOf(who.Name)] = app.Secret
+		}
 	}
 	return tokens, nil
 }
@@ -255,6 +269,7 @@ func (s *Suite) admin(ctx context.Context, server *cluster.Cluster, database str
 		"DATABASE_URL=" + server.URL(cluster.Admin, database),
 		"ADMIN_DATABASE_URL=" + server.URL(cluster.Owner, database),
 		"AUDIT_MAC_KEY=" + s.mac,
+		"APP_SECRET_KEY=" + s.app,
 		"DOMAIN=localhost",
 	}
 	var out, complaints bytes.Buffer

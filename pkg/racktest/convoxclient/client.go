@@ -75,6 +75,8 @@ type Call struct {
 	// Size is the length of Body: -1 sends it chunked, as the CLI does with files. Bytes and strings readers
 	// know their length.
 	Size int64
+	// Again returns Body once more from its beginning, for what the CLI holds in memory. It may be nil.
+	Again func() (io.ReadCloser, error)
 }
 
 // headers are on every request, sockets included.
@@ -116,6 +118,9 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 	if body != nil && req.ContentLength == 0 && call.Size != 0 {
 		req.ContentLength = call.Size
 	}
+	if call.Again != nil {
+		req.GetBody = call.Again
+	}
 	req.Header.Set("Accept", "*/*")
 	req.Header.Set("Content-Type", kind)
 	for k, v := range c.headers() {
@@ -150,6 +155,11 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 		if handled {
 			res.Body.Close()
 			req.Header.Set("Session", session)
+			if req.GetBody != nil {
+				if req.Body, err = req.GetBody(); err != nil {
+					return nil, err
+				}
+			}
 			// The same request once more, as the CLI does: a form or an upload from memory is rewound by net/http,
 			// what is left of a file is sent otherwise.
 			return c.send(req)
@@ -232,7 +242,14 @@ func (c *Client) Delete(ctx context.Context, path string) error {
 // Upload sends size bytes of body without holding them, or an unknown number when size is -1.
 func (c *Client) Upload(ctx context.Context, method, path string, query url.Values, body io.Reader, size int64, out any) error {
 	// A plain reader keeps net/http from learning the length behind our back.
-	return c.Do(ctx, Call{Method: method, Path: path, Query: query, Body: struct{ io.Reader }{body}, Size: size}, out)
+	call := Call{Method: method, Path: path, Query: query, Body: struct{ io.Reader }{body}, Size: size}
+	if file, ok := body.(io.ReadSeeker); ok && size >= 0 { // the CLI has it in memory
+		call.Again = func() (io.ReadCloser, error) {
+			_, err := file.Seek(0, io.SeekStart)
+			return io.NopCloser(file), err
+		}
+	}
+	return c.Do(ctx, call, out)
 }
 
 // Download copies an answer's body to w.
