@@ -60,3 +60,9 @@ grant select, insert, update, delete on rgw.ledger_writers, rgw.ledger_gaps to r
 grant select, insert, update on rgw.ledger_cursors, rgw.ledger_holds to rgw_admin;
 grant select on rgw.ledger_clusters, rgw.ledger_restores, rgw.ledger_drops to rgw_admin;
 grant execute on function rgw.raise_cluster_epoch(integer, bigint, text), rgw.drop_event_month(date, integer, text) to rgw_admin;
+
+-- Notices: what has ended goes after a while. Admin reads of people what it needs to write to them.
+grant select, insert, update, delete on rgw.notices, rgw.notice_rules, rgw.notice_choices, rgw.notice_addresses, rgw.notice_refusals,
+  rgw.notice_marks, rgw.integrations to rgw_admin;
+grant select, insert on rgw.notice_places to rgw_admin;
+grant select, update on rgw.notice_media to rgw_admin;

@@ -11,6 +11,7 @@ import (
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/ledger"
+	"rackgateway/pkg/notify"
 )
 
 // metrics are the figures that admin tells of itself.
@@ -79,6 +80,18 @@ func (m *metrics) watchLedger(book *book) {
 	gauge("rgw_admin_ledger_lag_seconds", "Age of the oldest event without a place, at the last look, every 15 seconds.", func(s ledger.State) float64 { return s.Lag.Seconds() })
 	gauge("rgw_admin_ledger_events_total", "Events that this process gave a place.", func(s ledger.State) float64 { return float64(s.Events) })
 	gauge("rgw_admin_ledger_batches_total", "Batches that it took.", func(s ledger.State) float64 { return float64(s.Batches) })
+}
+
+// watchNotices has the figures of notices read when they are asked for.
+func (m *metrics) watchNotices(service *notify.Service) {
+	for i, stats := range service.Stats() {
+		labels := prometheus.Labels{"medium": stats.Medium}
+		m.registry.MustRegister(
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "rgw_admin_notices_sent_total", Help: "Notices that a receiver took.", ConstLabels: labels},
+				func() float64 { return float64(service.Stats()[i].Sent) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "rgw_admin_notices_failed_total", Help: "Attempts that failed.", ConstLabels: labels},
+				func() float64 { return float64(service.Stats()[i].Failed) }))
+	}
 }
 
 // count notes each request.

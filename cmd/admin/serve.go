@@ -30,6 +30,7 @@ import (
 	"rackgateway/pkg/doctor"
 	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/mfa"
+	"rackgateway/pkg/notify"
 	"rackgateway/pkg/peer"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/seal"
@@ -128,6 +129,8 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	if err != nil {
 		return err
 	}
+	notices := newNotices(cfg, db, key, keys, book, feed, log, p.now)
+	metrics.watchNotices(notices)
 	checklist := &doctor.Doctor{
 		Config: cfg, Slips: slips, DB: db, Setting: settingOf(reader), ToProxy: toProxy, Now: p.now,
 		ScrapedAt: func() (bool, time.Time) { return cfg.Server.MetricsAddr != "", scrapes.Last() },
@@ -187,6 +190,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	start("api", api.Run)
 	book.start(start)
 	start("second factors", factors.Run)
+	start("notices", notices.Run)
 	start("partitions", func(ctx context.Context) error { return daemon.KeepPartitions(ctx, db, log) })
 	defer func() {
 		stopBackground()
@@ -214,7 +218,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	}
 
 	server := &http.Server{
-		Handler:           metrics.count(mount(api, people, pages, page)),
+		Handler:           metrics.count(mount(api, people, pages, page, notices.Hooks(cfg.Notices.PostmarkWebhook))),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -240,8 +244,9 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 }
 
 // mount is the table of contents of the service.
-func mount(api *adminapi.API, people *signin.Handler, pages *console.Console, page *mfa.Page) http.Handler {
+func mount(api *adminapi.API, people *signin.Handler, pages *console.Console, page *mfa.Page, hooks http.Handler) http.Handler {
 	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	router.PathPrefix(notify.HooksPath + "/").Handler(hooks)
 	router.PathPrefix(adminapi.BasePath + "/").Handler(api)
 	people.Mount(router)
 	page.Mount(router)

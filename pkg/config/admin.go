@@ -21,11 +21,12 @@ type Admin struct {
 	Factors  AdminFactors
 	Access   Access
 	Ledger   Ledger
+	Notices  Notices
 	Settings Settings
 }
 
 // serving are the groups that only `admin serve` uses.
-var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Factors", "Access", "Ledger"}
+var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Factors", "Access", "Ledger", "Notices"}
 
 // AdminDatabase is admin's connections to PostgreSQL.
 type AdminDatabase struct {
@@ -61,6 +62,19 @@ type Ledger struct {
 	PushSecret         secret.Text `env:"AUDIT_PUSH_SECRET" doc:"Key that each push is signed with (HMAC-SHA256, header Gateway-Signature). At least 32 random bytes." example:"$(openssl rand -hex 32)"`
 	PushToken          secret.Text `env:"AUDIT_PUSH_TOKEN" doc:"Sent with each push as Authorization: Bearer, where the SIEM asks for one." example:"TOKEN"`
 	PushCAFile         string      `env:"AUDIT_PUSH_CA_FILE" doc:"PEM file with the authorities to verify the SIEM's certificate by, in place of the system's." example:"/etc/gateway/siem-ca.pem"`
+}
+
+// Notices are how people are told what concerns them.
+type Notices struct {
+	PostmarkToken   secret.Text `env:"POSTMARK_API_TOKEN" doc:"Token of a server at Postmark, through which mail is sent. Not set means that none is: what would have gone out shows as waiting, and with DEV_MODE is logged." example:"01234567-89ab-cdef-0123-456789abcdef"`
+	PostmarkFrom    string      `env:"POSTMARK_FROM" doc:"Address that mail comes from; Postmark has to know it as a sender." example:"Rack Gateway <gateway@example.com>"`
+	PostmarkStream  string      `env:"POSTMARK_STREAM" envDefault:"outbound" doc:"Postmark's message stream." example:"outbound"`
+	PostmarkBase    string      `env:"POSTMARK_API_BASE" envDefault:"https://api.postmarkapp.com" doc:"Address of Postmark's API." example:"https://api.postmarkapp.com"`
+	PostmarkWebhook secret.Text `env:"POSTMARK_WEBHOOK_SECRET" doc:"Password in the address that Postmark tells bounces and spam complaints to: https://postmark:SECRET@DOMAIN/api/v1/hooks/postmark. Not set means that it is told to nobody. At least 32 random bytes." example:"$(openssl rand -hex 32)"`
+	SlackID         string      `env:"SLACK_CLIENT_ID" doc:"Client id of the gateway's app at Slack, with which an administrator connects a workspace in the console. Its redirect address there is ADMIN_URL and /console/integrations/slack." example:"1234567890.1234567890"`
+	SlackSecret     secret.Text `env:"SLACK_CLIENT_SECRET" doc:"The app's client secret." example:"SECRET"`
+	SlackSigning    secret.Text `env:"SLACK_SIGNING_SECRET" doc:"What Slack signs its requests to ADMIN_URL and /api/v1/hooks/slack/interactions and /api/v1/hooks/slack/events with." example:"SECRET"`
+	SlackBase       string      `env:"SLACK_API_BASE" envDefault:"https://slack.com/api" doc:"Address of Slack's Web API; the address where people allow the app is /oauth/v2/authorize of the same host." example:"https://slack-gov.com/api"`
 }
 
 // Origin names the ledger: DOMAIN/ORGANIZATION/ALIAS.
@@ -147,6 +161,7 @@ func loadAdmin(environ []string) (*loader, *Admin) {
 	l.factors(&cfg.Factors)
 	l.access(&cfg.Access)
 	l.ledger(&cfg.Ledger)
+	l.notices(&cfg.Notices)
 	if cfg.Ledger.AnchorChain == "" && cfg.Ledger.AnchorBucket != "" {
 		cfg.Ledger.AnchorChain = cfg.Origin()
 		l.derive("AUDIT_ANCHOR_CHAIN_ID", cfg.Ledger.AnchorChain, "default, from DOMAIN, RACK_ORGANIZATION and RACK_ALIAS")

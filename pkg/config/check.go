@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"os"
@@ -398,6 +399,35 @@ func (l *loader) factors(c *AdminFactors) {
 		}
 		if c.YubicoURL != nil && c.YubicoURL.Scheme != "https" && c.YubicoURL.Hostname() != "localhost" && c.YubicoURL.Hostname() != "127.0.0.1" {
 			l.mistake("YUBICO_API_URL", "is not https: what somebody types would be there to read")
+		}
+	}
+}
+
+// notices checks how people are told.
+func (l *loader) notices(c *Notices) {
+	if !c.PostmarkToken.IsZero() && c.PostmarkFrom == "" {
+		l.mistake("POSTMARK_FROM", "is not set, and POSTMARK_API_TOKEN is: mail has to come from an address")
+	}
+	if c.PostmarkFrom != "" {
+		if _, err := mail.ParseAddress(c.PostmarkFrom); err != nil {
+			l.mistake("POSTMARK_FROM", "is not an address, such as gateway@example.com")
+		}
+	}
+	l.key("POSTMARK_WEBHOOK_SECRET", c.PostmarkWebhook)
+	for name, missing := range map[string]bool{
+		"SLACK_CLIENT_ID": c.SlackID == "", "SLACK_CLIENT_SECRET": c.SlackSecret.IsZero(), "SLACK_SIGNING_SECRET": c.SlackSigning.IsZero(),
+	} {
+		if missing && (c.SlackID != "" || !c.SlackSecret.IsZero() || !c.SlackSigning.IsZero()) {
+			l.mistake(name, "is not set, and another one of SLACK_CLIENT_ID, SLACK_CLIENT_SECRET and SLACK_SIGNING_SECRET is: Slack needs all three")
+		}
+	}
+	for name, base := range map[string]string{"POSTMARK_API_BASE": c.PostmarkBase, "SLACK_API_BASE": c.SlackBase} {
+		u, err := url.Parse(base)
+		switch {
+		case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+			l.mistake(name, "is not an address that begins with https://, without a user, a query or a fragment")
+		case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
+			l.mistake(name, "is not https, so that the token would travel in the clear")
 		}
 	}
 }

@@ -1,0 +1,307 @@
+package notify_test
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"rackgateway/pkg/audit"
+	"rackgateway/pkg/directory"
+	"rackgateway/pkg/notify"
+	"rackgateway/pkg/secret"
+)
+
+// connect installs the app as an administrator does.
+func (w *world) connect(s *notify.Service) {
+	w.t.Helper()
+	address, err := s.BeginSlack(w.by)
+	check(w.t, err)
+	u, err := url.Parse(address)
+	check(w.t, err)
+	_, err = s.FinishSlack(w.t.Context(), w.by, "good-code", u.Query().Get("state"))
+	check(w.t, err)
+}
+
+func TestSlackIsConnectedByWhoBeganIt(t *testing.T) {
+	w := newWorld(t)
+	s := w.service()
+	address, err := s.BeginSlack(w.by)
+	check(t, err)
+	u, err := url.Parse(address)
+	check(t, err)
+	state := u.Query().Get("state")
+	if u.Host != "slack.com" || u.Query().Get("redirect_uri") != "https://gateway.example.com/console/integrations/slack" {
+		t.Errorf("it begins at %s", address)
+	}
+	other := w.by
+	other.ID = "somebody else"
+	for name, try := range map[string]func() error{
+		"another person": func() error { _, err := s.FinishSlack(t.Context(), other, "good-code", state); return err },
+		"a changed state": func() error {
+			_, err := s.FinishSlack(t.Context(), w.by, "good-code", "x"+state)
+			return err
+		},
+		"no state": func() error { _, err := s.FinishSlack(t.Context(), w.by, "good-code", ""); return err },
+	} {
+		if err := try(); directory.CodeOf(err) != "bad-state" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	got, err := s.FinishSlack(t.Context(), w.by, "good-code", state)
+	check(t, err)
+	if !got.Connected || got.TeamName != "Acme" {
+		t.Errorf("it is %+v", got)
+	}
+	if _, err := s.FinishSlack(t.Context(), w.by, "good-code", state); directory.CodeOf(err) != "bad-state" {
+		t.Errorf("a state was taken twice: %v", err)
+	}
+	if n := w.count(`select count(*) from rgw.integrations where position($1 in sealed) > 0 or detail::text like '%' || $2 || '%'`, []byte(slackToken), slackToken); n != 0 {
+		t.Error("the token is in the database in the clear")
+	}
+
+	channels, err := s.Channels(t.Context())
+	check(t, err)
+	if len(channels) != 2 || channels[0].Name != "general" {
+		t.Errorf("the channels are %+v", channels)
+	}
+	check(t, s.RemoveSlack(t.Context(), w.by))
+	if !w.slack.revoked || w.count(`select count(*) from rgw.integrations`) != 0 {
+		t.Error("the token lives on")
+	}
+}
+
+func TestAChannelIsToldOfWhatItsRuleSaysInThreads(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.notices()
+	w.connect(s)
+	_, err := s.AddRule(t.Context(), w.by, "C0OPS123", "#ops", []string{"app:*", "refused"})
+	check(t, err)
+	if _, err := s.AddRule(t.Context(), w.by, "ops", "", []string{"*"}); directory.CodeOf(err) != "bad-channel" {
+		t.Errorf("a channel by name: %v", err)
+	}
+	ana := w.addUser("ana@acme.com", adminRole())
+	request := audit.NewEvent(time.Now()).RequestID
+	for i := range 5 {
+		e := event(ana, "app.update")
+		e.RequestID, e.App, e.Status = request, fmt.Sprintf("web%d", i), 200
+		w.record(e)
+	}
+	read := event(ana, "app.list")
+	w.record(read)
+	e := event(ana, "app.delete")
+	e.App, e.Phase, e.Decision, e.Status = "<!channel> & *bold* <https://evil.example|here>", audit.PhaseRefused, audit.DecisionDeny, 403
+	w.record(e)
+	eventually(t, "six messages", func() bool { return len(w.slack.taken()) == 6 })
+	w.quiet()
+	got := w.slack.taken()
+	for i, m := range got[:5] {
+		if m.Channel != "C0OPS123" || !strings.Contains(m.Text, fmt.Sprintf("web%d", i)) {
+			t.Errorf("message %d is %q in %s: the order is lost", i, m.Text, m.Channel)
+		}
+		if i > 0 && m.Thread != got[0].TS {
+			t.Errorf("message %d is not in the thread of its request", i)
+		}
+	}
+	hostile := got[5]
+	if hostile.Thread != "" || strings.Contains(hostile.Text, "<!channel>") || strings.Contains(hostile.Blocks, "<!channel>") || strings.Contains(hostile.Blocks, "<https://evil") {
+		t.Errorf("a hostile name goes through: %s %s", hostile.Text, hostile.Blocks)
+	}
+}
+
+func TestAPersonIsFoundInSlackByTheirAddress(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.notices()
+	w.connect(s)
+	for _, email := range []string{"ana@acme.com", "dan@acme.com"} {
+		w.addUser(email)
+	}
+	w.quiet()
+	yes := true
+	for _, email := range []string{"ana@acme.com", "dan@acme.com"} {
+		_, err := s.Choose(t.Context(), w.by, email, []notify.Wish{{Topic: "account.locked", Slack: &yes}})
+		check(t, err)
+		_, err = w.writer.Lock(t.Context(), w.by, email, "test")
+		check(t, err)
+	}
+	w.quiet()
+	got := w.slack.taken()
+	if len(got) != 1 || got[0].Channel != "U0ANA" {
+		t.Errorf("the messages are %+v", got)
+	}
+	list, err := s.List(t.Context(), notify.Filter{Medium: "slack", State: "dead"})
+	check(t, err)
+	if len(list) != 1 || !strings.Contains(list[0].Trouble, "nobody in the Slack workspace") {
+		t.Errorf("who is not in Slack: %+v", list)
+	}
+}
+
+// Slack's answers, and what becomes of a message by each.
+func TestWhatSlackAnswersDecidesWhatIsNext(t *testing.T) {
+	once := func(f func(w http.ResponseWriter)) func(w http.ResponseWriter, method string, form url.Values) bool {
+		done := false
+		return func(w http.ResponseWriter, method string, _ url.Values) bool {
+			if method != "chat.postMessage" || done {
+				return false
+			}
+			done = true
+			f(w)
+			return true
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		answer func(w http.ResponseWriter)
+		state  string
+	}{
+		{"rate limit", func(w http.ResponseWriter) { w.Header().Set("Retry-After", "1"); w.WriteHeader(429) }, "sent"},
+		{"trouble", func(w http.ResponseWriter) { w.WriteHeader(503) }, "sent"},
+		{"internal_error", func(w http.ResponseWriter) { fmt.Fprint(w, `{"ok":false,"error":"internal_error"}`) }, "sent"},
+		{"cut", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, "sent"},
+		{"channel_not_found", func(w http.ResponseWriter) { fmt.Fprint(w, `{"ok":false,"error":"channel_not_found"}`) }, "dead"},
+		{"is_archived", func(w http.ResponseWriter) { fmt.Fprint(w, `{"ok":false,"error":"is_archived"}`) }, "dead"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.slack.set(once(c.answer))
+			s, _ := w.notices()
+			w.connect(s)
+			_, err := s.Test(t.Context(), w.by, "slack", "C0OPS123")
+			check(t, err)
+			eventually(t, "it is "+c.state, func() bool { return w.count(`select count(*) from rgw.notices where state = $1`, c.state) == 1 })
+			if got := len(w.slack.taken()); (c.state == "sent") != (got == 1) {
+				t.Errorf("%d messages were taken", got)
+			}
+		})
+	}
+}
+
+// signed is a request as Slack makes it.
+func signed(path, body, key string, at time.Time) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "https://gateway.example.com"+notify.HooksPath+path, strings.NewReader(body))
+	stamp := fmt.Sprint(at.Unix())
+	mac := hmac.New(sha256.New, []byte(key))
+	fmt.Fprintf(mac, "v0:%s:%s", stamp, body)
+	r.Header.Set("X-Slack-Request-Timestamp", stamp)
+	r.Header.Set("X-Slack-Signature", "v0="+hex.EncodeToString(mac.Sum(nil)))
+	return r
+}
+
+func TestOnlyWhatSlackSignedIsRead(t *testing.T) {
+	w := newWorld(t)
+	hooks := w.service().Hooks(secret.Text{})
+	const challenge = `{"type":"url_verification","challenge":"abc"}`
+	unsigned := httptest.NewRequest(http.MethodPost, "https://gateway.example.com"+notify.HooksPath+"/slack/events", strings.NewReader(challenge))
+	for name, c := range map[string]struct {
+		r      *http.Request
+		status int
+	}{
+		"signed":          {signed("/slack/events", challenge, slackSigningSecret, time.Now()), 200},
+		"another secret":  {signed("/slack/events", challenge, "another", time.Now()), 401},
+		"ten minutes ago": {signed("/slack/events", challenge, slackSigningSecret, time.Now().Add(-10*time.Minute)), 401},
+		"not signed":      {unsigned, 401},
+		"too large":       {signed("/slack/events", strings.Repeat("x", 300<<10), slackSigningSecret, time.Now()), 413},
+		"no postmark":     {httptest.NewRequest(http.MethodPost, "https://gateway.example.com"+notify.HooksPath+"/postmark", nil), 404},
+	} {
+		got := httptest.NewRecorder()
+		hooks.ServeHTTP(got, c.r)
+		if got.Code != c.status {
+			t.Errorf("%s: %d %s", name, got.Code, got.Body)
+		}
+	}
+}
+
+func TestAButtonIsFollowedWhenTheGatewayMadeIt(t *testing.T) {
+	w := newWorld(t)
+	s := w.service()
+	w.connect(s)
+	var pressed []notify.Press
+	s.OnPress("approve", func(_ context.Context, p notify.Press) (string, error) {
+		pressed = append(pressed, p)
+		return "approved", nil
+	})
+	hooks := s.Hooks(secret.Text{})
+	press := func(name, value, team string) string {
+		payload, err := json.Marshal(map[string]any{
+			"type": "block_actions", "team": map[string]string{"id": team}, "user": map[string]string{"id": "U0ANA"}, "channel": map[string]string{"id": "C0OPS123"},
+			"message": map[string]string{"ts": "1.2"}, "actions": []map[string]string{{"type": "button", "action_id": name, "block_id": "b", "value": value}},
+		})
+		check(t, err)
+		got := httptest.NewRecorder()
+		hooks.ServeHTTP(got, signed("/slack/interactions", url.Values{"payload": {string(payload)}}.Encode(), slackSigningSecret, time.Now()))
+		if got.Code != 200 {
+			t.Fatalf("%d %s", got.Code, got.Body)
+		}
+		return got.Body.String()
+	}
+	good := s.SignButton("approve", "deploy 7", time.Now().Add(time.Hour))
+	if got := press("approve", good, "T0TEAM"); !strings.Contains(got, "approved") {
+		t.Errorf("it answers %s", got)
+	}
+	if len(pressed) != 1 || pressed[0].Subject != "deploy 7" || pressed[0].Email != "ana@acme.com" {
+		t.Errorf("what was pressed: %+v", pressed)
+	}
+	press("reject", good, "T0TEAM")  // made for another
+	press("approve", good, "T0ELSE") // another workspace
+	press("approve", s.SignButton("approve", "deploy 7", time.Now().Add(-time.Second)), "T0TEAM")
+	press("approve", good+"x", "T0TEAM")
+	if len(pressed) != 1 {
+		t.Errorf("%d presses were followed", len(pressed))
+	}
+	if n := w.count(`select count(*) from rgw.audit_events where action = 'slack.press' and phase = 'refused'`); n != 3 {
+		t.Errorf("%d refusals were recorded", n)
+	}
+}
+
+func TestBouncesAndComplaintsAreKept(t *testing.T) {
+	w := newWorld(t)
+	s := w.service()
+	const password = "webhook-password-of-tests"
+	hooks := s.Hooks(secret.NewText(password))
+	send := func(password, body string) int {
+		r := httptest.NewRequest(http.MethodPost, "https://gateway.example.com"+notify.HooksPath+"/postmark", strings.NewReader(body))
+		r.SetBasicAuth("postmark", password)
+		got := httptest.NewRecorder()
+		hooks.ServeHTTP(got, r)
+		return got.Code
+	}
+	const bounce = `{"RecordType":"Bounce","Type":"HardBounce","TypeCode":1,"Email":"Dan@acme.com","Description":"The server was unable to deliver your message.","Inactive":true}`
+	if got := send("wrong", bounce); got != 401 {
+		t.Errorf("a wrong password: %d", got)
+	}
+	for range 2 { // Postmark sends again what was not answered in time
+		if got := send(password, bounce); got != 200 {
+			t.Errorf("a bounce: %d", got)
+		}
+	}
+	got, err := s.Address(t.Context(), "dan@acme.com")
+	check(t, err)
+	if got.State != "bounced" || !strings.Contains(got.Reason, "unable to deliver") {
+		t.Errorf("it is %+v", got)
+	}
+	if n := w.count(`select count(*) from rgw.audit_events where action = 'mail.bounced'`); n != 1 {
+		t.Errorf("%d events of one bounce", n)
+	}
+	send(password, `{"RecordType":"SpamComplaint","Email":"dan@acme.com"}`)
+	if got, _ := s.Address(t.Context(), "dan@acme.com"); got.State != "complained" {
+		t.Errorf("it is %+v", got)
+	}
+	send(password, `{"RecordType":"SubscriptionChange","Recipient":"dan@acme.com","SuppressSending":false}`)
+	if got, _ := s.Address(t.Context(), "dan@acme.com"); got.State != "" {
+		t.Errorf("it is %+v", got)
+	}
+	if got := send(password, `{"RecordType":"Bounce","Type":"SoftBounce","Email":"dan@acme.com"}`); got != 200 || w.count(`select count(*) from rgw.notice_addresses`) != 0 {
+		t.Error("a soft bounce counts as a hard one")
+	}
+	if got := send(password, `{"`); got != 400 {
+		t.Errorf("what is no JSON: %d", got)
+	}
+}
