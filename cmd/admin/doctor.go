@@ -20,7 +20,7 @@ type doctorCmd struct {
 }
 
 func (doctorCmd) Help() string {
-	return `Goes through the production checklist, line by line: pass, fail, or cannot tell, with what was seen and what to do. It needs the environment of admin serve, and changes nothing. The exit code is 1 when a line fails.
+	return `Goes through the production checklist, line by line: pass, fail, or cannot tell, with what was seen and what to do. It needs the environment of admin serve, and changes nothing but a canary object of its own in the bucket. The exit code is 1 when a line fails.
 
 The console and GET /api/v1/doctor show the same list.`
 }

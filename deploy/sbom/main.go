@@ -11,6 +11,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/base64"
@@ -29,13 +30,13 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
+	if err := run(context.Background(), os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "sbom:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string, out io.Writer) error {
+func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("sbom", flag.ContinueOnError)
 	version := flags.String("version", "", "version of the programs, as the linker was told")
 	licences := flags.Bool("licences", false, "print a table of modules and their licences")
@@ -45,7 +46,7 @@ func run(args []string, out io.Writer) error {
 	if flags.NArg() == 0 {
 		return errors.New("name the binaries")
 	}
-	bill, err := read(flags.Args())
+	bill, err := read(ctx, flags.Args())
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ type bill struct {
 }
 
 // read looks into the binaries.
-func read(binaries []string) (*bill, error) {
+func read(ctx context.Context, binaries []string) (*bill, error) {
 	b := &bill{programs: make(map[string]string)}
 	found := make(map[string]*module)
 	for _, path := range binaries {
@@ -104,7 +105,7 @@ func read(binaries []string) (*bill, error) {
 		}
 	}
 	slices.SortFunc(b.modules, func(x, y *module) int { return cmp.Compare(x.path, y.path) })
-	cache, err := moduleCache()
+	cache, err := moduleCache(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +118,8 @@ func read(binaries []string) (*bill, error) {
 	return b, errors.Join(unknown...)
 }
 
-func moduleCache() (string, error) {
-	out, err := exec.Command("go", "env", "GOMODCACHE").Output()
+func moduleCache(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE").Output()
 	if err != nil {
 		return "", fmt.Errorf("where modules are: %w", err)
 	}

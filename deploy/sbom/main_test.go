@@ -27,10 +27,10 @@ func build(t *testing.T, source string) (proxy, admin string) {
 func TestTheBillNamesEverythingThatIsLinkedIn(t *testing.T) {
 	proxy, admin := build(t, "../..")
 	var first, again, table bytes.Buffer
-	if err := run([]string{"-version", "v1.2.3", proxy, admin}, &first); err != nil {
+	if err := run(t.Context(), []string{"-version", "v1.2.3", proxy, admin}, &first); err != nil {
 		t.Fatal(err)
 	}
-	if err := run([]string{"-version", "v1.2.3", proxy, admin}, &again); err != nil || first.String() != again.String() {
+	if err := run(t.Context(), []string{"-version", "v1.2.3", proxy, admin}, &again); err != nil || first.String() != again.String() {
 		t.Errorf("a second bill of the same binaries differs (%v)", err)
 	}
 	var d document
@@ -64,7 +64,7 @@ func TestTheBillNamesEverythingThatIsLinkedIn(t *testing.T) {
 	if modules < 15 {
 		t.Errorf("go names only %d modules", modules)
 	}
-	if err := run([]string{"-licences", proxy, admin}, &table); err != nil {
+	if err := run(t.Context(), []string{"-licences", proxy, admin}, &table); err != nil {
 		t.Fatal(err)
 	}
 	if lines := strings.Count(table.String(), "\n"); lines < 15 {

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/jmoiron/sqlx"
 
 	"rackgateway/pkg/config"
@@ -56,7 +57,11 @@ type Doctor struct {
 	ScrapedAt func() (served bool, last time.Time)
 	// Elsewhere says that this runs where no process of the gateway does, so that nothing here may reach the rack.
 	Elsewhere bool
-	Now       func() time.Time
+	// S3 is the client of the anchors' bucket; nil for the one that the environment makes, as for every AWS tool.
+	S3  *s3.Client
+	Now func() time.Time
+
+	canaries canaries
 }
 
 // check is one line, and how it is examined.
@@ -94,7 +99,7 @@ func (f finding) to(remedy string) finding {
 // checklist is the whole list, in the order in which it is read. Each group is in a file of its own.
 func checklist() []check {
 	var list []check
-	for _, group := range [][]check{configurationChecks(), addressChecks(), signInChecks(), peopleChecks(), databaseChecks(), rackChecks(), recordChecks(), operationChecks()} {
+	for _, group := range [][]check{configurationChecks(), addressChecks(), signInChecks(), peopleChecks(), databaseChecks(), rackChecks(), recordChecks(), bucketChecks(), operationChecks()} {
 		list = append(list, group...)
 	}
 	return list

@@ -85,6 +85,7 @@ func healthy(t *testing.T) *gateway {
 	cfg.SignIn.ClientID, cfg.SignIn.AllowedDomain = "gateway", "example.com"
 	cfg.Ledger = config.Ledger{AnchorBucket: "anchors", AnchorMode: "COMPLIANCE", AnchorMinutes: 60, AnchorRetention: 400, RetentionDays: 400}
 	g.anchored(time.Minute)
+	g.doctor.S3 = bucketOf(t, new(storage))
 	g.doctor.ScrapedAt = func() (bool, time.Time) { return true, time.Now() }
 
 	nobody, err := net.Listen("tcp", "127.0.0.1:0") // a rack that nobody may connect to
@@ -489,7 +490,8 @@ func TestEachPlantedFaultIsCaught(t *testing.T) {
 
 // TestEveryLineHasAFault holds the table above, and the tests below, to the checklist.
 func TestEveryLineHasAFault(t *testing.T) {
-	planted := map[string]bool{"database-tls": true, "database-durable": true, "database-backups": true, "database-listen": true, "database-encryption": true}
+	planted := map[string]bool{"database-tls": true, "database-durable": true, "database-backups": true, "database-listen": true, "database-encryption": true,
+		"bucket-lock": true, "bucket-versions": true, "bucket-encryption": true, "bucket-refuses": true}
 	for _, fault := range faults() {
 		planted[fault.line] = true
 	}
