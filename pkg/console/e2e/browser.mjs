@@ -1,12 +1,45 @@
 // What scenarios and photographs share: a browser, people who sign in with it, and what no page may ever do.
 import { existsSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 export const plan = JSON.parse(process.env.PLAN ?? "{}");
 
+/** wire is what lies between the browser and admin, so that it can be cut. */
+export const wire = {
+  port: 0,
+  broken: false,
+  open: new Set(),
+  cut() {
+    for (const socket of this.open) socket.destroy();
+  },
+};
+
+async function layWire() {
+  const to = Number(new URL(plan.console).port);
+  const server = createServer((socket) => {
+    if (wire.broken) return socket.destroy();
+    const other = connect(to, "localhost");
+    for (const s of [socket, other]) {
+      wire.open.add(s);
+      s.on("error", () => undefined);
+      s.on("close", () => {
+        wire.open.delete(s);
+        socket.destroy();
+        other.destroy();
+      });
+    }
+    socket.pipe(other).pipe(socket);
+  });
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  server.unref();
+  wire.port = server.address().port;
+}
+
 export async function launch() {
-  return chromium.launch({ executablePath: plan.chromium, args: ["--no-sandbox", "--disable-gpu", "--font-render-hinting=none"] });
+  await layWire();
+  return chromium.launch({ executablePath: plan.chromium, args: [`--host-resolver-rules=MAP localhost 127.0.0.1:${wire.port}`, "--no-sandbox", "--disable-gpu", "--font-render-hinting=none", ...(process.env.DIST ? ["--disable-features=LocalNetworkAccessChecks"] : [])] });
 }
 
 /** watch notes what no page may do: complain on its console, break its policy, or ask another host. */
@@ -57,7 +90,7 @@ export async function signIn(page, who, to = "/console/") {
 /** settle waits until nothing is loading any more. */
 export async function settle(page) {
   await page.locator("[data-title], main h1").first().waitFor();
-  await page.waitForFunction(() => !document.querySelector('[role=status][aria-label="Loading"]'), undefined, { timeout: 15_000 });
+  await page.waitForFunction(() => ![...document.querySelectorAll('[role=status][aria-label="Loading"]')].some((e) => !e.closest("[data-sample]")), undefined, { timeout: 15_000 });
   await page.evaluate(() => document.fonts.ready.then(() => true));
   await page.waitForTimeout(120);
 }

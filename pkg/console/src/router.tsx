@@ -69,6 +69,7 @@ export const instancesRoute = page("/instances", () => import("./pages/instances
 
 export const spans = ["1h", "24h", "7d", "30d", "all"] as const;
 export interface AuditSearch {
+  q?: string | undefined;
   actor?: string | undefined;
   app?: string | undefined;
   action?: string | undefined;
@@ -83,6 +84,7 @@ export const auditRoute = createRoute({
   path: "/audit",
   validateSearch: (raw: Raw): AuditSearch =>
     compact({
+      q: text(raw, "q"),
       actor: text(raw, "actor"),
       app: text(raw, "app"),
       action: text(raw, "action"),

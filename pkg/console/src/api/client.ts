@@ -4,7 +4,7 @@
 import type { components, paths } from "@schema";
 
 export type Schemas = components["schemas"];
-export type Problem = Pick<Schemas["Problem"], "status" | "code" | "detail"> & { request_id: string; field?: string | undefined };
+export type Problem = Pick<Schemas["Problem"], "status" | "code" | "detail"> & { request_id: string; field?: string | undefined; step_up?: { id: string; page: string } | undefined };
 
 type Method = "get" | "post" | "put" | "delete";
 type MethodOf<P extends keyof paths> = { [M in Method]: paths[P] extends Record<M, object> ? M : never }[Method];
@@ -54,11 +54,11 @@ export const session = {
   stepUp: (_problem: Problem): Promise<boolean> => Promise.resolve(false),
 };
 
-/** Codes of answers that a second factor helps against. */
-const wantsFactor = new Set(["factor-needed", "step-up-needed", "step-up", "factor-always", "mfa-step-up", "mfa-always"]);
+/** Codes of answers that a second factor helps against, and the one that says that there is none to give yet. */
+const wantsFactor = new Set(["factor-needed", "sign-in-factor-needed", "enrolment-needed"]);
 
 export function needsStepUp(problem: Problem): boolean {
-  return problem.status === 403 && wantsFactor.has(problem.code);
+  return (problem.status === 403 || problem.status === 401) && wantsFactor.has(problem.code);
 }
 
 /** call asks for an operation of the document. */
@@ -102,7 +102,7 @@ export async function send(url: string, init: RequestInit, headers: Record<strin
     }
     if (answer.ok) return answer;
     const problem = await readProblem(answer);
-    if (answer.status === 401) session.ended(problem);
+    if (answer.status === 401 && !needsStepUp(problem)) session.ended(problem);
     if (attempt < 2 && needsStepUp(problem) && (await session.stepUp(problem))) continue;
     const after = Number(answer.headers.get("Retry-After"));
     throw new ProblemError(problem, after > 0 ? after : undefined);
@@ -126,7 +126,13 @@ export async function readProblem(answer: Response): Promise<Problem> {
     detail: text("detail") ?? sentence(text("error")) ?? `The answer was ${answer.status}, and nothing says why.`,
     request_id: text("request_id") ?? requestID,
     field: text("field"),
+    step_up: stepUpOf(fields["step_up"]),
   };
+}
+
+function stepUpOf(value: unknown): Problem["step_up"] {
+  const v = value as { id?: unknown; page?: unknown } | null | undefined;
+  return typeof v?.id === "string" && typeof v.page === "string" ? { id: v.id, page: v.page } : undefined;
 }
 
 function sentence(text: string | undefined): string | undefined {

@@ -148,26 +148,14 @@ export interface AuditFilter {
   actor?: string | undefined;
   app?: string | undefined;
   action?: string | undefined;
-  decision?: "allow" | "deny" | "challenge" | "wait" | undefined;
-  phase?: "started" | "finished" | "refused" | "cut" | undefined;
   kind?: "action" | "poll" | "preflight" | "system" | "all" | undefined;
-  since?: string | undefined;
 }
 
-export const events = (f: AuditFilter) =>
+/** A search by the grammar of lib/search. */
+export const events = (q: string) =>
   infiniteQueryOptions({
-    queryKey: ["audit", "events", f],
-    queryFn: ({ pageParam, signal }) =>
-      call("get", "/audit/events", {
-        signal,
-        query: {
-          limit: page,
-          ...given({ cursor: pageParam, actor: f.actor, app: f.app, action: f.action, since: f.since }),
-          ...(f.decision ? { decision: f.decision } : {}),
-          ...(f.phase ? { phase: f.phase } : {}),
-          ...(f.kind ? { kind: f.kind } : {}),
-        },
-      }),
+    queryKey: ["audit", "events", q],
+    queryFn: ({ pageParam, signal }) => call("get", "/audit/events", { signal, query: { limit: page, ...given({ cursor: pageParam, q }) } }),
     initialPageParam: "",
     getNextPageParam: (last) => last.next,
     staleTime: 60_000,
@@ -182,3 +170,24 @@ export const eventsOf = (f: AuditFilter, limit: number) =>
 
 export const request = (id: string) =>
   queryOptions({ queryKey: ["audit", "request", id], queryFn: ({ signal }) => call("get", "/audit/events", { signal, query: { request_id: id, kind: "all", limit: 100 } }), staleTime: 60_000 });
+
+// Second factors.
+
+export type FactorOverview = Schemas["FactorOverview"];
+
+export const myFactors = queryOptions({ queryKey: ["factors", "mine"], queryFn: ({ signal }) => call("get", "/me/factors", { signal }) });
+
+export const factorsOf = (user: string) => queryOptions({ queryKey: ["factors", user], queryFn: ({ signal }) => call("get", "/users/{userId}/factors", { path: { userId: user }, signal }) });
+
+export const trustedDevices = queryOptions({ queryKey: ["factors", "trusted"], queryFn: ({ signal }) => call("get", "/me/trusted-devices", { signal }) });
+
+/** What waits for the person's factor elsewhere: commands on devices without a browser, and sockets. */
+export const stepUps = queryOptions({ queryKey: ["step-ups"], queryFn: ({ signal }) => call("get", "/me/step-ups", { signal }), refetchInterval: 5000 });
+
+// The ledger, and the production checklist.
+
+export const ledger = queryOptions({ queryKey: ["audit", "ledger"], queryFn: ({ signal }) => call("get", "/audit/ledger", { signal }), staleTime: 5000 });
+
+export const proof = (event: string) => queryOptions({ queryKey: ["audit", "proof", event], queryFn: ({ signal }) => call("get", "/audit/events/{eventId}/proof", { path: { eventId: event }, signal }), staleTime: 60_000, retry: false });
+
+export const doctor = queryOptions({ queryKey: ["doctor"], queryFn: ({ signal }) => call("get", "/doctor", { signal }), staleTime: 30_000 });

@@ -8,6 +8,7 @@ import { Button, ButtonLink } from "@/ui/controls";
 import { Async, Badge, Fact, Facts, Id, Name, Section, SkeletonRows, Time } from "@/ui/display";
 import { Devices } from "./connect";
 import { Bindings } from "./parts";
+import { Factors } from "./factors";
 import { SessionList } from "./sessions";
 
 export function Account() {
@@ -27,6 +28,7 @@ export function Account() {
         <Fact label="Id"><Id value={who.user_id} /></Fact>
       </Facts>
       <div className="mt-10">
+        <Factors />
         <Section title="Signed in at" note="End what you do not know.">
           <Async query={sessions} skeleton={<SkeletonRows rows={2} />}>
             {(data) => <SessionList sessions={data.items} mine />}

@@ -1,44 +1,47 @@
-import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { useInfiniteQuery } from "@tanstack/react-query";
 import { getRouteApi } from "@tanstack/react-router";
-import { Radio, ScrollText } from "lucide-react";
+import { Download, Radio, ScrollText, ShieldCheck, X } from "lucide-react";
 import { useEffect, useMemo, useRef, useState } from "react";
-import { call } from "@/api/client";
-import { events, type AuditEvent, type AuditFilter } from "@/api/queries";
+import { apiBase, ProblemError, queryString } from "@/api/client";
+import { events, type AuditEvent } from "@/api/queries";
 import { useTyped } from "@/lib/list";
-import { since } from "@/lib/time";
+import { compose } from "@/lib/search";
 import type { AuditSearch } from "@/router";
 import { Page, Toolbar } from "@/shell/page";
-import { Button, Chips, Input, Select } from "@/ui/controls";
+import { useCan } from "@/shell/who";
+import { Button, ButtonLink, Chips, SearchField, Select } from "@/ui/controls";
 import { Async, Banner, Empty, RefreshButton } from "@/ui/display";
+import { Menu } from "@/ui/overlay";
 import { usePages } from "@/ui/table";
 import { EventList } from "./eventlist";
 
 const route = getRouteApi("/audit");
 
-// filterOf turns an address into a question. The beginning of a span is rounded to the minute, so that the same address
-// asks the same question for a while.
-function filterOf(s: AuditSearch): AuditFilter {
-  const span = s.span ?? "24h";
-  const begin = span === "all" ? undefined : since(span, new Date(Math.floor(Date.now() / 60_000) * 60_000));
-  return { actor: s.actor, app: s.app, action: s.action, decision: s.decision, phase: s.phase, kind: s.kind, since: begin?.toISOString() };
-}
+const picked = ["actor", "app", "action", "decision"] as const;
+const pickedTitles = { actor: "Who", app: "App", action: "Action", decision: "Decision" };
 
 export function Audit() {
   const search = route.useSearch();
   const navigate = route.useNavigate();
-  const key = JSON.stringify(search);
-  // eslint-disable-next-line react-hooks/exhaustive-deps -- the address says all
-  const filter = useMemo(() => filterOf(search), [key]);
-  const query = useInfiniteQuery(events(filter));
+  const mayExport = useCan("gateway:audit:export");
+  const q = compose(search);
+  const query = useInfiniteQuery(events(q));
   const { rows, more } = usePages(query);
   const live = search.live === true;
-  const tail = useTail(filter, live, rows);
-  const all = useMemo(() => (tail.rows.length === 0 ? rows : [...tail.rows, ...rows]), [tail.rows, rows]);
+  const tail = useTail(q, live);
+  const all = useMemo(() => {
+    if (tail.rows.length === 0) return rows;
+    const known = new Set(rows.map((e) => e.id));
+    return [...tail.rows.filter((e) => !known.has(e.id)), ...rows];
+  }, [tail.rows, rows]);
   const set = (change: Partial<AuditSearch>) => void navigate({ search: (s) => ({ ...s, ...change }), replace: true });
-  const [actor, setActor] = useTyped(search.actor, (v) => set({ actor: v }));
-  const [app, setApp] = useTyped(search.app, (v) => set({ app: v }));
-  const [action, setAction] = useTyped(search.action, (v) => set({ action: v }));
-  const filtered = Object.keys(search).some((k) => k !== "live" && k !== "span");
+  const [typed, setTyped] = useTyped(search.q, (v) => set({ q: v }));
+  const chosen = picked.filter((f) => search[f] !== undefined);
+  const mistake = query.error instanceof ProblemError && query.error.problem.code === "bad-search" ? query.error.problem.detail : undefined;
+  const clear = () => {
+    setTyped("");
+    void navigate({ search: { span: "all" } });
+  };
   return (
     <Page
       title="Audit"
@@ -46,6 +49,24 @@ export function Audit() {
       actions={
         <>
           <RefreshButton keys={[["audit"]]} />
+          <ButtonLink to="/background">
+            <ShieldCheck aria-hidden />
+            Verify
+          </ButtonLink>
+          {mayExport && (
+            <Menu
+              trigger={
+                <Button>
+                  <Download aria-hidden />
+                  Export
+                </Button>
+              }
+              items={[
+                { label: "JSON Lines, with proofs", onSelect: () => location.assign(apiBase + "/audit/export" + queryString({ q, format: "jsonl" })) },
+                { label: "CSV, for a spreadsheet", onSelect: () => location.assign(apiBase + "/audit/export" + queryString({ q, format: "csv", proofs: false })) },
+              ]}
+            />
+          )}
           <Button aria-pressed={live} onClick={() => set({ live: live ? undefined : true })} tone={live ? "primary" : "plain"}>
             <Radio aria-hidden className={live ? "animate-pulse" : ""} />
             {live ? "Following" : "Follow"}
@@ -54,11 +75,7 @@ export function Audit() {
       }
     >
       <Toolbar>
-        <div className="grid w-full grid-cols-1 gap-2 sm:grid-cols-3 lg:w-auto lg:grid-cols-[15rem_11rem_13rem]">
-          <Input data-search aria-label="Who: an address, a token's name or an id" placeholder="Who" value={actor} onChange={(e) => setActor(e.target.value)} />
-          <Input aria-label="App" placeholder="App" value={app} onChange={(e) => setApp(e.target.value)} />
-          <Input aria-label="Action, such as release.promote" placeholder="Action" className="font-mono" value={action} onChange={(e) => setAction(e.target.value)} />
-        </div>
+        <SearchField label='Search, such as actor:ana@acme.com app:web action:process.* "drop table"' value={typed} onChange={setTyped} className="w-full xl:w-auto xl:min-w-96 xl:flex-1" mono />
         <Select aria-label="Time" value={search.span ?? "24h"} onChange={(e) => set({ span: e.target.value as AuditSearch["span"] })}>
           <option value="1h">The last hour</option>
           <option value="24h">The last day</option>
@@ -67,8 +84,9 @@ export function Audit() {
           <option value="all">From the beginning</option>
         </Select>
         <Select aria-label="What clients do" value={search.kind ?? ""} onChange={(e) => set({ kind: (e.target.value || undefined) as AuditSearch["kind"] })}>
-          <option value="">What people did</option>
-          <option value="all">Everything</option>
+          <option value="">What was done</option>
+          <option value="action">What people did</option>
+          <option value="all">Everything, polls too</option>
           <option value="poll">Polls of clients</option>
           <option value="system">The gateway itself</option>
         </Select>
@@ -83,33 +101,36 @@ export function Audit() {
             { value: "cut", label: "Cut off" },
           ]}
         />
+        {chosen.map((f) => (
+          <button key={f} type="button" onClick={() => set({ [f]: undefined })} className="inline-flex h-7 max-w-full items-center gap-1.5 rounded-full border border-ink px-3 text-row hover:bg-hover" aria-label={`Take away ${pickedTitles[f]} ${search[f]}`}>
+            <span className="text-ink-3">{pickedTitles[f]}</span>
+            <bdi className="truncate">{search[f]}</bdi>
+            <X className="size-3.5 shrink-0" aria-hidden />
+          </button>
+        ))}
       </Toolbar>
-      {live && tail.down && (
-        <Banner meaning="warn">New events could not be asked for. It is tried again by itself, from where it stopped, so that none is left out.</Banner>
+      {live && tail.down && <Banner meaning="warn">The connection dropped. It is made again by itself, from where it stopped, so that nothing is left out or shown twice.</Banner>}
+      {mistake !== undefined ? (
+        <Banner meaning="bad" title="The search cannot be read">
+          {mistake}
+        </Banner>
+      ) : (
+        <Async query={query}>
+          {() => (
+            <EventList
+              label="Events, newest first"
+              events={all}
+              more={more}
+              fresh={tail.fresh}
+              empty={
+                <Empty icon={<ScrollText aria-hidden />} title={q === "since:24h" ? "Nothing happened in the last day" : "Nothing fits"} action={<Button onClick={clear}>Show everything from the beginning</Button>}>
+                  {(search.span ?? "24h") === "all" ? "No event has all of that." : "No event of this time has all of that. Choose a longer time."}
+                </Empty>
+              }
+            />
+          )}
+        </Async>
       )}
-      <Async query={query}>
-        {() => (
-          <EventList
-            label="Events, newest first"
-            events={all}
-            more={more}
-            fresh={tail.fresh}
-            empty={
-              <Empty
-                icon={<ScrollText aria-hidden />}
-                title={filtered ? "Nothing fits" : "Nothing happened in this time"}
-                action={
-                  <Button onClick={() => { setActor(""); setApp(""); setAction(""); void navigate({ search: { span: "all" } }); }}>
-                    Show everything from the beginning
-                  </Button>
-                }
-              >
-                {filtered ? "No event of this time has all of that." : "Choose a longer time."}
-              </Empty>
-            }
-          />
-        )}
-      </Async>
     </Page>
   );
 }
@@ -120,57 +141,47 @@ interface Tail {
   down: boolean;
 }
 
-/** useTail goes on where the list began: each time it hears that the record grew it asks for what is newer than the newest
-    that it has, so that a drop in between loses nothing and doubles nothing. */
-function useTail(filter: AuditFilter, on: boolean, rows: readonly AuditEvent[]): Tail {
-  const client = useQueryClient();
-  const [tail, setTail] = useState<Tail>({ rows: [], fresh: new Set(), down: false });
-  const state = useRef({ known: new Set<string>(), newest: "", busy: false, again: false });
+const quiet: Tail = { rows: [], fresh: new Set(), down: false };
+
+/** useTail shows events as they get their place in the ledger. After a drop it goes on behind the last place that it has
+    seen, so that nothing is lost and nothing doubled. What comes in a burst is shown a few times a second. */
+function useTail(q: string, on: boolean): Tail {
+  const [tail, setTail] = useState<Tail>(quiet);
+  const last = useRef("");
   useEffect(() => {
-    setTail({ rows: [], fresh: new Set(), down: false });
-    state.current = { known: new Set(), newest: "", busy: false, again: false };
-  }, [filter, on]);
-  useEffect(() => {
-    for (const r of rows) state.current.known.add(r.id);
-    if (state.current.newest === "" && rows[0]) state.current.newest = rows[0].occurred_at;
-  }, [rows]);
-  useEffect(() => {
+    setTail(quiet);
+    last.current = "";
     if (!on) return;
-    let over = false;
-    const s = state.current;
-    const ask = async () => {
-      if (s.busy) {
-        s.again = true;
-        return;
-      }
-      s.busy = true;
-      try {
-        const { since: _, ...rest } = filter;
-        const from = s.newest === "" ? (filter.since ?? "") : new Date(new Date(s.newest).getTime() - 2000).toISOString();
-        const query = Object.fromEntries(Object.entries({ ...rest, since: from }).filter(([, v]) => v !== undefined && v !== ""));
-        const page = await call("get", "/audit/events", { query: { ...query, limit: 200 } as never });
-        if (over) return;
-        // What this very question leaves in the record is not shown: it would call itself for ever.
-        const fresh = page.items.filter((e) => !s.known.has(e.id) && e.action !== "audit.read");
-        for (const e of page.items) s.known.add(e.id);
-        if (page.items[0] && page.items[0].occurred_at > s.newest) s.newest = page.items[0].occurred_at;
-        setTail((t) => (fresh.length === 0 && !t.down ? t : { rows: [...fresh, ...t.rows].slice(0, 5000), fresh: new Set(fresh.map((e) => e.id)), down: false }));
-      } catch {
-        if (!over) setTail((t) => ({ ...t, down: true }));
-      } finally {
-        s.busy = false;
-        if (s.again && !over) {
-          s.again = false;
-          window.setTimeout(() => void ask(), 1000);
-        }
-      }
+    let source: EventSource;
+    let timer = 0;
+    let waiting: AuditEvent[] = [];
+    const flush = window.setInterval(() => {
+      if (waiting.length === 0) return;
+      const more = waiting.reverse();
+      waiting = [];
+      setTail((t) => {
+        const known = new Set(t.rows.map((e) => e.id));
+        return { rows: [...more.filter((e) => !known.has(e.id)), ...t.rows].slice(0, 5000), fresh: new Set(more.map((e) => e.id)), down: false };
+      });
+    }, 200);
+    const open = () => {
+      source = new EventSource(apiBase + "/audit/tail" + queryString({ q: q.replace(/(?:^|\s)since:\S+$/, ""), after: last.current }));
+      source.onopen = () => setTail((t) => (t.down ? { ...t, down: false } : t));
+      source.onmessage = (e: MessageEvent<string>) => {
+        last.current = e.lastEventId;
+        waiting.push(JSON.parse(e.data) as AuditEvent);
+      };
+      source.onerror = () => {
+        setTail((t) => (t.down ? t : { ...t, down: true }));
+        if (source.readyState === EventSource.CLOSED) timer = window.setTimeout(open, 3000);
+      };
     };
-    const timer = window.setInterval(() => void ask(), 3000);
-    void ask();
+    open();
     return () => {
-      over = true;
-      window.clearInterval(timer);
+      window.clearInterval(flush);
+      window.clearTimeout(timer);
+      source.close();
     };
-  }, [on, filter, client]);
+  }, [q, on]);
   return tail;
 }

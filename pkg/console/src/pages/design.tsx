@@ -40,7 +40,7 @@ function Show({ title, children }: { title: string; children: ReactNode }) {
   return (
     <div className="grid gap-2 py-3 sm:grid-cols-[9rem_1fr]">
       <h3 className="text-note text-ink-3">{title}</h3>
-      <div className="flex min-w-0 flex-wrap items-center gap-2.5">{children}</div>
+      <div className="flex min-w-0 flex-wrap items-center gap-2.5 overflow-x-clip overflow-y-visible">{children}</div>
     </div>
   );
 }
@@ -116,7 +116,7 @@ export function Design() {
         <Show title="Id"><Id value="019a9c1f-7a3e-7c55-8b1f-0e5a9b6f2d11" /><Id value="019a9c1f-7a3e-7c55-8b1f-0e5a9b6f2d11" short label="Copy the short one" /></Show>
         <Show title="Keys"><Kbd>g</Kbd><Kbd>a</Kbd><Kbd>Ctrl</Kbd><Kbd>K</Kbd></Show>
         <Show title="Any name">
-          <ul className="grid min-w-0 gap-1">{hostile.map((h) => <li key={h} className="truncate"><Name>{h}</Name></li>)}</ul>
+          <ul className="grid w-full min-w-0 gap-1">{hostile.map((h) => <li key={h} className="truncate"><Name>{h}</Name></li>)}</ul>
         </Show>
       </Section>
       <Section title="Banners">
@@ -124,7 +124,7 @@ export function Design() {
         <Stale since={now.getTime() - 120_000} error={new OfflineError(null)} retry={() => undefined} />
       </Section>
       <Section title="In the place of a list">
-        <div className="grid gap-6">
+        <div className="grid gap-6" data-sample>
           <SkeletonRows rows={3} />
           <Skeleton className="h-4 w-64" />
           <Empty icon={<KeyRound aria-hidden />} title="There are no tokens yet" action={<Button tone="primary">Create a token</Button>}>A pipeline needs one to deploy through the gateway.</Empty>

@@ -1,14 +1,16 @@
 // One request, with all of its events: what was asked, what was decided and why, what became of it.
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
+import { LockKeyhole } from "lucide-react";
 import type { ReactNode } from "react";
-import { request, type AuditEvent } from "@/api/queries";
+import { proof as proofQuery, request, type AuditEvent } from "@/api/queries";
 import { browser } from "@/lib/agent";
 import { bytes, changes, detailOf, endOf, outcome, unknownOutcome, type Detail } from "@/lib/events";
 import { useNow, usePreferences } from "@/lib/preferences";
 import { clock, duration, exact } from "@/lib/time";
 import { Page } from "@/shell/page";
 import { useWho } from "@/shell/who";
+import { Button } from "@/ui/controls";
 import { Badge, Banner, Code, Dot, Empty, Fact, Facts, Failure, Id, Name, Section, SkeletonRows, State, Time } from "@/ui/display";
 import { Actor } from "./eventlist";
 
@@ -150,6 +152,7 @@ function Known({ items, end }: { items: readonly AuditEvent[]; end: AuditEvent }
           })}
         </ol>
       </Section>
+      <Proof event={end} />
       <Section title="As it was recorded">
         <details>
           <summary className="w-fit rounded-sm text-row text-ink-2 hover:text-ink">Show the events as JSON</summary>
@@ -161,6 +164,40 @@ function Known({ items, end }: { items: readonly AuditEvent[]; end: AuditEvent }
         </details>
       </Section>
     </Page>
+  );
+}
+
+/** Where the event stands in the signed log, and how that is checked without trusting the gateway. */
+function Proof({ event }: { event: AuditEvent }) {
+  const query = useQuery(proofQuery(event.id));
+  const p = query.data;
+  const download = () => {
+    const url = URL.createObjectURL(new Blob([JSON.stringify(p, null, 2) + "\n"], { type: "application/json" }));
+    const a = document.createElement("a");
+    a.href = url;
+    a.download = `proof-${event.id}.json`;
+    a.click();
+    window.setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  };
+  return (
+    <Section title="Proof" action={p && <Button size="sm" onClick={download}>Download the proof</Button>}>
+      {p ? (
+        <>
+          <Facts>
+            <Fact label="In the ledger"><span className="inline-flex items-center gap-1.5"><LockKeyhole className="size-4 text-ok" aria-hidden />at place <span className="num">{p.leaf_index.toLocaleString("en")}</span></span></Fact>
+            <Fact label="Under a checkpoint of"><Time at={p.signed_at} focusable /></Fact>
+            <Fact label="Copied to the bucket">{p.anchored_at ? <Time at={p.anchored_at} focusable /> : <span className="text-ink-3">not yet</span>}</Fact>
+          </Facts>
+          <p className="mt-2 text-note text-ink-3">
+            <code className="font-mono">admin audit check</code> verifies the file offline, with the public key alone.
+          </p>
+        </>
+      ) : query.error ? (
+        <p className="border-y border-line px-3 py-3 text-row text-ink-2">It has no place in the ledger yet: {query.error.message}</p>
+      ) : (
+        <SkeletonRows rows={2} />
+      )}
+    </Section>
   );
 }
 

@@ -3,7 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { ArrowRight } from "lucide-react";
 import type { ReactNode } from "react";
-import { apps, health, overview, settings, system, type Overview as Answer } from "@/api/queries";
+import { apps, doctor, health, overview, settings, stepUps, system, type Overview as Answer } from "@/api/queries";
 import { detailOf, outcome } from "@/lib/events";
 import { Page } from "@/shell/page";
 import { useWho } from "@/shell/who";
@@ -169,6 +169,8 @@ interface Item {
 function Attention({ data }: { data: Answer | undefined }) {
   const who = useWho();
   const checks = useQuery({ ...health, enabled: who.can("gateway:setting:read") });
+  const checklist = useQuery({ ...doctor, enabled: who.can("gateway:setting:read") });
+  const waiting = useQuery({ ...stepUps, enabled: who.kind === "session" });
   const values = useQuery({ ...settings, enabled: who.can("gateway:setting:read") });
   const items: Item[] = [];
   const open = (to: string, label: string, search?: Record<string, unknown>) => (
@@ -178,6 +180,21 @@ function Attention({ data }: { data: Answer | undefined }) {
   );
   for (const [name, check] of Object.entries(checks.data?.checks ?? {})) {
     if (!check.ok) items.push({ meaning: name === "sign-in" ? "warn" : "bad", title: `${name} has trouble`, text: check.detail ?? "", to: open("/background", `Look at ${name}`) });
+  }
+  for (const s of waiting.data?.items ?? []) {
+    items.push({
+      meaning: "bad",
+      title: `A command waits for you: ${s.operation}`,
+      text: `On ${s.device}, from ${s.address}.`,
+      to: (
+        <a href={`/login/u2f?id=${encodeURIComponent(s.id)}`} className="row-link inline-flex items-center text-accent" aria-label={`Answer ${s.operation}`}>
+          <ArrowRight className="size-4" aria-hidden />
+        </a>
+      ),
+    });
+  }
+  if ((checklist.data?.failed ?? 0) > 0) {
+    items.push({ meaning: "warn", title: `${checklist.data?.failed} of the production checklist ${checklist.data?.failed === 1 ? "is" : "are"} left to do`, text: checklist.data?.lines.filter((l) => l.status === "fail").slice(0, 3).map((l) => l.title).join("; ") ?? "", to: open("/background", "See the checklist") });
   }
   for (const s of values.data?.items ?? []) {
     if (s.key === "allow_destructive" && s.value === true) items.push({ meaning: "warn", title: "Destructive actions are allowed", text: "Apps can be deleted and instances terminated. Turn it off when that is done.", to: open("/settings", "Go to the setting") });

@@ -72,7 +72,7 @@ export function BindingEditor({ value, onChange, forToken = false }: BindingEdit
                   </option>
                 ))}
               </Select>
-              <Input aria-label="Apps, by name or pattern" className="font-mono" value={b.app} placeholder="*" list="known-apps" pattern="[a-z0-9*-]{1,64}" onChange={(e) => set(i, { app: e.target.value })} />
+              <Input aria-label="Apps, by name or pattern" className="font-mono" value={b.app} placeholder="*" list="known-apps" pattern="[a-z0-9*\-]{1,64}" onChange={(e) => set(i, { app: e.target.value })} />
               <IconButton label={`Take away ${b.role || "this role"}`} size="md" onClick={() => onChange(value.filter((_, n) => n !== i))}>
                 <X aria-hidden />
               </IconButton>

@@ -10,6 +10,7 @@ import { Button, ButtonLink, IconButton } from "@/ui/controls";
 import { Async, Banner, Empty, Fact, Facts, Failure, Id, Name, Section, SkeletonRows, Time } from "@/ui/display";
 import { Actions, Dialog, FormError, Menu, useConfirm, useToast } from "@/ui/overlay";
 import { EventList } from "./eventlist";
+import { FactorsOf } from "./factors";
 import { BindingEditor, Bindings, cleanBindings } from "./parts";
 import { SessionList } from "./sessions";
 import { TokenList } from "./tokenlist";
@@ -142,6 +143,7 @@ function Known({ user }: { user: User }) {
         <Fact label="Id"><Id value={user.id} /></Fact>
       </Facts>
       <div className="mt-10">
+        {!user.removed_at && <FactorsOf user={user} />}
         {who.can("gateway:session:manage") && <Sessions user={user} />}
         {who.can("gateway:token:read") && <Tokens user={user} />}
         {who.can("gateway:audit:read") && <ActivityOf user={user} />}

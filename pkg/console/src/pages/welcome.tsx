@@ -3,7 +3,7 @@
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Check } from "lucide-react";
 import type { ReactNode } from "react";
-import { overview, tokens, users } from "@/api/queries";
+import { doctor, overview, tokens, users } from "@/api/queries";
 import { Page } from "@/shell/page";
 import { useWho } from "@/shell/who";
 import { ButtonLink } from "@/ui/controls";
@@ -23,8 +23,19 @@ export function Welcome() {
   const figures = useQuery(overview);
   const people = useInfiniteQuery({ ...users({}), enabled: who.can("gateway:user:read") });
   const api = useInfiniteQuery({ ...tokens({ kind: "api" }), enabled: who.can("gateway:token:read") });
+  const checklist = useQuery({ ...doctor, enabled: who.can("gateway:setting:read") });
   const host = gatewayHost(who.gateway_host);
   const steps: Step[] = [
+    ...(who.factor
+      ? [
+          {
+            title: "Add a second factor",
+            text: "A passkey is best: it cannot be phished, and it takes ten seconds. Add two, so that one can be lost.",
+            done: who.factor.enrolled,
+            action: <ButtonLink to="/account">Your factors</ButtonLink>,
+          },
+        ]
+      : []),
     ...(who.can("gateway:user:manage")
       ? [
           {
@@ -62,8 +73,8 @@ export function Welcome() {
       ? [
           {
             title: "Look at what is left before production",
-            text: "Health of every part, and the settings that decide who gets in and for how long.",
-            done: undefined,
+            text: "The production checklist, line by line, with what to do about each.",
+            done: checklist.data && checklist.data.failed === 0,
             action: <ButtonLink to="/background">See how it is</ButtonLink>,
           },
         ]

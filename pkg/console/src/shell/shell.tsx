@@ -33,7 +33,7 @@ export function Shell() {
       <a href="#main" className="fixed top-2 left-2 z-90 -translate-y-20 rounded-md bg-ink px-3 py-2 text-row text-on-ink focus:translate-y-0">
         Skip to the page
       </a>
-      <div className="sticky top-0 z-30 flex h-13 items-center gap-2 border-b border-line bg-paper px-3 md:hidden" data-print="no">
+      <header className="sticky top-0 z-30 flex h-13 items-center gap-2 border-b border-line bg-paper px-3 md:hidden" data-print="no">
         <IconButton label={open ? "Close the menu" : "Open the menu"} size="md" aria-expanded={open} aria-controls="rail" onClick={() => setOpen(!open)}>
           {open ? <X aria-hidden /> : <MenuIcon aria-hidden />}
         </IconButton>
@@ -44,7 +44,7 @@ export function Shell() {
         <IconButton label="Search or jump to" size="md" className="ml-auto" onClick={() => setPalette(true)}>
           <Search aria-hidden />
         </IconButton>
-      </div>
+      </header>
       <Rail open={open} live={live} onSearch={() => setPalette(true)} onHelp={() => setHelp(true)} />
       <main id="main" tabIndex={-1} className="min-w-0">
         <Suspense fallback={<PageSkeleton />}>
@@ -80,7 +80,7 @@ function Rail({ open, live, onSearch, onHelp }: { open: boolean; live: LiveState
   const groups = ["", "Rack", "Access", "Gateway", "You"] as const;
   const mac = /Mac|iPhone|iPad/.test(navigator.userAgent);
   return (
-    <div id="rail" data-print="no" className={cx("fixed inset-x-0 top-13 bottom-0 z-20 overflow-y-auto bg-paper md:sticky md:top-0 md:flex md:h-dvh md:flex-col md:border-r md:border-line md:bg-sunken", !open && "max-md:hidden")}>
+    <aside id="rail" aria-label="Navigation and account" data-print="no" className={cx("fixed inset-x-0 top-13 bottom-0 z-20 overflow-y-auto bg-paper md:sticky md:top-0 md:flex md:h-dvh md:flex-col md:border-r md:border-line md:bg-sunken", !open && "max-md:hidden")}>
       <div className="hidden px-4 pt-4 md:block">
         <Link to="/" className="flex items-center gap-2.5 rounded-md">
           <Mark className="size-7 shrink-0" />
@@ -124,7 +124,7 @@ function Rail({ open, live, onSearch, onHelp }: { open: boolean; live: LiveState
         </div>
         <UserMenu />
       </div>
-    </div>
+    </aside>
   );
 }
 

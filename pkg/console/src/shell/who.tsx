@@ -1,7 +1,7 @@
 // Who is signed in, and what they may do. Pages are shown only once this is known. What a person may not do is not offered;
 // whether it is allowed is decided by the gateway alone.
 import { useQuery } from "@tanstack/react-query";
-import { createContext, useContext, useEffect, useMemo, useState, type ReactNode } from "react";
+import { createContext, lazy, Suspense, useContext, useEffect, useMemo, useState, type ReactNode } from "react";
 import { session, type Problem } from "@/api/client";
 import { me as meQuery, type Me } from "@/api/queries";
 import { Button } from "@/ui/controls";
@@ -11,6 +11,8 @@ import { Mark } from "./mark";
 export interface Who extends Me {
   can: (permission: string) => boolean;
 }
+
+const Gate = lazy(() => import("./factor").then((m) => ({ default: m.Gate })));
 
 const WhoContext = createContext<Who | null>(null);
 
@@ -53,6 +55,14 @@ export function SignedIn({ children }: { children: ReactNode }) {
     if (never) location.replace(signInAddress());
   }, [never]);
 
+  // Signing in is not done without a factor, where the gateway asks everybody for one.
+  if (who?.factor && who.kind === "session" && (who.factor.enrolled ? !who.factor.verified && who.factor.required : who.factor.required)) {
+    return (
+      <Suspense fallback={null}>
+        <Gate enrolled={who.factor.enrolled} />
+      </Suspense>
+    );
+  }
   if (!who) {
     if (query.error !== null && !never) {
       return (

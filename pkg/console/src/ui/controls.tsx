@@ -165,10 +165,11 @@ export interface SearchFieldProps {
   onChange: (value: string) => void;
   label: string;
   className?: string;
+  mono?: boolean;
 }
 
 /** The one search field of a list: "/" leads to it, Escape empties it. */
-export function SearchField({ value, onChange, label, className }: SearchFieldProps) {
+export function SearchField({ value, onChange, label, className, mono = false }: SearchFieldProps) {
   const ref = useRef<HTMLInputElement>(null);
   return (
     <div className={cx("relative", className)} role="search">
@@ -189,7 +190,7 @@ export function SearchField({ value, onChange, label, className }: SearchFieldPr
           if (value === "") ref.current?.blur();
           else onChange("");
         }}
-        className={cx(input, "h-9 pr-8 pl-8.5")}
+        className={cx(input, "h-9 truncate pr-8 pl-8.5", mono && value !== "" && "font-mono text-row")}
       />
       {value !== "" ? (
         <button type="button" aria-label="Empty the search" className="absolute top-1/2 right-1.5 grid size-6 -translate-y-1/2 place-items-center rounded-sm text-ink-3 hover:text-ink" onClick={() => { onChange(""); ref.current?.focus(); }}>

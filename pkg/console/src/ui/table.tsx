@@ -100,6 +100,7 @@ export function Table<T>({ label, rows, columns, rowKey, to, more, actions, init
   const grid = useTracks(tracks, visibleColumns.map((c) => c.columnDef.meta?.from), actions !== undefined);
   if (rows.length === 0 && !more?.has && empty !== undefined) return empty;
   return (
+    <>
     <div role="table" aria-label={label} aria-rowcount={more?.has ? -1 : sorted.length + 1} className="text-row" onKeyDown={keys} ref={grid}>
       <div role="rowgroup" className={narrow ? "sr-only" : "sticky top-(--bar,0px) z-10 border-b border-line-strong bg-paper"}>
         <div role="row" aria-rowindex={1} className="rows-grid items-center">
@@ -181,6 +182,7 @@ export function Table<T>({ label, rows, columns, rowKey, to, more, actions, init
           })}
         </div>
       </div>
+    </div>
       {more?.has === true && (
         <div className="flex h-12 items-center gap-2 px-3 text-note text-ink-3" role="status">
           {more.failed ? (
@@ -198,7 +200,7 @@ export function Table<T>({ label, rows, columns, rowKey, to, more, actions, init
           )}
         </div>
       )}
-    </div>
+    </>
   );
 }
 
