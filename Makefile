@@ -110,6 +110,13 @@ bench: ## speed and size beside a bare reverse proxy, as a table and in .bench/r
 	@mkdir -p .bench bin
 	@$(GOBUILD) -o bin/ ./cmd/proxy ./cmd/admin ./deploy/bench
 	@bin/bench -bin bin -out .bench/results.json $(if $(SHORT),-short) $(if $(PROFILE),-profile) $(if $(ONLY),-only '$(ONLY)')
+	@$(if $(SHORT)$(ONLY),true,$(MAKE) bench-console)
+
+.PHONY: bench-console
+bench-console: console ## how soon the console can be used on a slow machine, and how ten thousand events scroll
+	@deploy/setup.sh go postgres chromium
+	@mkdir -p .bench
+	@BENCH_RESULTS=$(CURDIR)/.bench/console.json go test -v -tags browser -count=1 -timeout 30m -run TestTheConsoleAtSize ./deploy/e2e/console
 
 .PHONY: faults
 faults: ## kill, hang, cut and fill up whatever can be, again and again, and count what was lost (six minutes)

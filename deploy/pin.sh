@@ -23,7 +23,7 @@ digest() {
 # images prints the base images that the files name, without digests, each once.
 images() {
   sed -nE \
-    -e 's/^ARG (BUILD|RUN)_IMAGE=([^@[:space:]]+).*/\2/p' \
+    -e 's/^ARG (BUILD|RUN|NODE)_IMAGE=([^@[:space:]]+).*/\2/p' \
     -e 's/.*\$\{(POSTGRES|CADDY)_IMAGE:-([^@}]+).*/\2/p' \
     Dockerfile.proxy Dockerfile.admin docker-compose.yml | sort -u
 }

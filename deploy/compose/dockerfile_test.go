@@ -17,8 +17,8 @@ import (
 
 // dockerfile is a Dockerfile, as far as its tests look at it.
 type dockerfile struct {
-	steps       []step // of the build stage, in order
-	runSteps    []step // of the stage that becomes the image
+	stages      []stage // those that build, in order
+	runSteps    []step  // of the stage that becomes the image
 	arguments   []string
 	runImage    string
 	user        string
@@ -28,11 +28,16 @@ type dockerfile struct {
 
 type step struct{ instruction, rest string }
 
-// parseDockerfile reads a Dockerfile of two stages. It knows the instructions that ours use and fails on any other.
+// stage is one that builds something for those after it.
+type stage struct {
+	name  string
+	steps []step
+}
+
+// parseDockerfile reads a Dockerfile whose last stage is the image. It knows the instructions that ours use and fails on any other.
 func parseDockerfile(t *testing.T, name string) dockerfile {
 	t.Helper()
 	var file dockerfile
-	stage := 0
 	text := regexp.MustCompile(`(?m)^\s*#.*\n`).ReplaceAllString(read(t, name), "")
 	text = strings.ReplaceAll(text, "\\\n", " ")
 	for line := range strings.Lines(text) {
@@ -44,8 +49,10 @@ func parseDockerfile(t *testing.T, name string) dockerfile {
 		rest = strings.TrimSpace(rest)
 		switch instruction {
 		case "FROM":
-			stage++
 			file.runImage = rest
+			_, name, _ := strings.Cut(rest, " AS ")
+			file.stages = append(file.stages, stage{name: name})
+			continue
 		case "ARG":
 			argument, _, _ := strings.Cut(rest, "=")
 			file.arguments = append(file.arguments, argument)
@@ -63,15 +70,19 @@ func parseDockerfile(t *testing.T, name string) dockerfile {
 		default:
 			t.Fatalf("%s: instruction %s is not known to this test", name, instruction)
 		}
-		switch stage {
-		case 1:
-			file.steps = append(file.steps, step{instruction, rest})
-		case 2:
-			file.runSteps = append(file.runSteps, step{instruction, rest})
+		if last := len(file.stages) - 1; last >= 0 {
+			file.stages[last].steps = append(file.stages[last].steps, step{instruction, rest})
 		}
 	}
-	if stage != 2 {
-		t.Fatalf("%s has %d stages, want 2", name, stage)
+	last := len(file.stages) - 1
+	if last < 1 {
+		t.Fatalf("%s has %d stages, want 2 or more", name, last+1)
+	}
+	file.runSteps, file.stages = file.stages[last].steps, file.stages[:last]
+	for _, s := range file.stages {
+		if s.name == "" {
+			t.Fatalf("%s: a stage that builds has no name", name)
+		}
 	}
 	return file
 }
@@ -125,32 +136,49 @@ func TestTheBuildStepsWorkByHand(t *testing.T) {
 	for name, program := range map[string]string{"Dockerfile.proxy": "proxy", "Dockerfile.admin": "admin"} {
 		t.Run(name, func(t *testing.T) {
 			file := parseDockerfile(t, name)
-			source, out := t.TempDir(), t.TempDir()
-			built := false
-			for _, step := range file.steps {
-				switch step.instruction {
-				case "COPY":
-					words := strings.Fields(step.rest)
-					for _, from := range words[:len(words)-1] {
-						copyContext(t, from, filepath.Join(source, words[len(words)-1]), from == words[len(words)-1] || len(words) == 2)
+			out := t.TempDir()
+			roots := make(map[string]string) // of stages, by name
+			for _, stage := range file.stages {
+				root := t.TempDir()
+				roots[stage.name] = root
+				source, built := root, false
+				for _, step := range stage.steps {
+					switch step.instruction {
+					case "WORKDIR":
+						source = filepath.Join(root, step.rest)
+						if err := os.MkdirAll(source, 0o755); err != nil {
+							t.Fatal(err)
+						}
+					case "COPY":
+						words := strings.Fields(step.rest)
+						to := filepath.Join(source, words[len(words)-1])
+						if other, is := strings.CutPrefix(words[0], "--from="); is {
+							if err := os.CopyFS(to, os.DirFS(filepath.Join(roots[other], words[1]))); err != nil {
+								t.Fatal(err)
+							}
+							continue
+						}
+						for _, from := range words[:len(words)-1] {
+							copyContext(t, from, to, from == words[len(words)-1] || len(words) == 2)
+						}
+					case "RUN":
+						command := regexp.MustCompile(`--mount=\S+\s*`).ReplaceAllString(step.rest, "")
+						if strings.HasPrefix(command, "go mod download") {
+							continue // the modules are here already: this test was built with them
+						}
+						command = strings.ReplaceAll(command, "/out/", out+"/")
+						run := exec.Command("sh", "-ec", command)
+						run.Dir = source
+						run.Env = append(os.Environ(), "TARGETOS="+runtime.GOOS, "TARGETARCH="+runtime.GOARCH, "VERSION=v0-by-hand", "GOFLAGS=-mod=readonly", "GOPROXY=off", "npm_config_prefer_offline=true")
+						if output, err := run.CombinedOutput(); err != nil {
+							t.Fatalf("%s: %v\n%s", command, err, output)
+						}
+						built = true
 					}
-				case "RUN":
-					command := regexp.MustCompile(`--mount=\S+\s*`).ReplaceAllString(step.rest, "")
-					if strings.HasPrefix(command, "go mod download") {
-						continue // the modules are here already: this test was built with them
-					}
-					command = strings.ReplaceAll(command, "/out/", out+"/")
-					run := exec.Command("sh", "-ec", command)
-					run.Dir = source
-					run.Env = append(os.Environ(), "TARGETOS="+runtime.GOOS, "TARGETARCH="+runtime.GOARCH, "VERSION=v0-by-hand", "GOFLAGS=-mod=readonly", "GOPROXY=off")
-					if output, err := run.CombinedOutput(); err != nil {
-						t.Fatalf("%s: %v\n%s", command, err, output)
-					}
-					built = true
 				}
-			}
-			if !built {
-				t.Fatal("the build stage builds nothing")
+				if !built {
+					t.Fatalf("the stage %s builds nothing", stage.name)
+				}
 			}
 			if want := []string{"/" + program}; !slices.Equal(file.entrypoint, want) {
 				t.Errorf("entry point %v, want %v", file.entrypoint, want)
@@ -166,6 +194,9 @@ func TestTheBuildStepsWorkByHand(t *testing.T) {
 			}
 			if !bytes.Contains(text, []byte("v0-by-hand")) {
 				t.Error("the binary does not carry its version: is main.version gone?")
+			}
+			if program == "admin" && !bytes.Contains(text, []byte("/console/assets/index-")) {
+				t.Error("the binary carries no console")
 			}
 			if here, _ := os.Getwd(); bytes.Contains(text, []byte(filepath.Dir(filepath.Dir(here)))) {
 				t.Error("the binary carries paths of the machine it was built on")

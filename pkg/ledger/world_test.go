@@ -3,7 +3,6 @@ package ledger_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -18,15 +17,7 @@ import (
 	"rackgateway/pkg/secret"
 )
 
-func TestMain(m *testing.M) {
-	code := postgrestest.Run(m)
-	if usedServer.Load() {
-		if server, err := theServer(); err == nil {
-			_ = server.Close()
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { postgrestest.Main(m) }
 
 // origin names the ledger of tests.
 const origin = "gateway.example.com/acme/staging"

@@ -57,13 +57,16 @@ type world struct {
 // newWorld starts everything, with enough in it to look at.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	env := suite.Start(t, testenv.Options{
-		TLS: true, Config: map[string]string{"ADMIN_CIDRS": "127.0.0.0/8,::1/128"},
-		Rack: racktest.Options{
-			Name: "staging", Provider: "aws", Region: "eu-west-1", Version: "3.24.9", Seed: 7, LogEvery: 700 * time.Millisecond,
-			Apps: []string{"web", "worker", "billing", "search", "notifications", "image-resizer"},
-		},
+	return newWorldWith(t, racktest.Options{
+		Name: "staging", Provider: "aws", Region: "eu-west-1", Version: "3.24.9", Seed: 7, LogEvery: 700 * time.Millisecond,
+		Apps: []string{"web", "worker", "billing", "search", "notifications", "image-resizer"},
 	})
+}
+
+// newWorldWith is newWorld before a rack of one's own.
+func newWorldWith(t *testing.T, rack racktest.Options) *world {
+	t.Helper()
+	env := suite.Start(t, testenv.Options{TLS: true, Config: map[string]string{"ADMIN_CIDRS": "127.0.0.0/8,::1/128"}, Rack: rack})
 	w := &world{Env: env, t: t}
 	port := freePort(t)
 	w.Admin = fmt.Sprintf("http://localhost:%d", port)
@@ -173,6 +176,8 @@ func (w *world) seed() {
 	w.Env.Admin("token", "create", "--api", "--owner", "dan@example.com", "--role", "cicd@web", "--name", "github-web-deploys")
 	w.Env.Admin("token", "create", "--api", "--owner", "dan@example.com", "--role", "cicd@worker", "--name", "circleci-worker")
 	w.Env.Admin("setting", "set", "session_idle_minutes", "60")
+	// Second factors have scenarios of their own, which turn them on.
+	w.Env.Admin("setting", "set", "mfa_required", "false")
 	form := func(who, method, path string, values ...string) {
 		body := url.Values{}
 		for i := 0; i+1 < len(values); i += 2 {
@@ -311,6 +316,7 @@ func (w *world) drive(program string, p plan) {
 		w.t.Run(l.Name, func(t *testing.T) {
 			if l.Note != "" {
 				t.Log(l.Note)
+				figures(l.Note)
 			}
 			if l.Error != "" {
 				t.Error(l.Error)

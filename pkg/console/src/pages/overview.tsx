@@ -20,6 +20,7 @@ export function Overview() {
         {(data) => <Numbers data={data} />}
       </Async>
       <div className="mt-10 grid gap-x-12 gap-y-10 xl:grid-cols-[minmax(0,3fr)_minmax(0,2fr)]">
+        <div>
         {who.can("gateway:audit:read") ? (
           <Section title="Latest deploys" action={<Link to="/audit" search={{ action: "release.promote", span: "all" }} className="link text-row">All of them</Link>}>
             {query.data ? <Deploys data={query.data} /> : query.error ? null : <SkeletonRows rows={4} />}
@@ -27,9 +28,12 @@ export function Overview() {
         ) : (
           <MyApps />
         )}
-        <Section title="Needs attention">
-          <Attention data={query.data} />
-        </Section>
+        </div>
+        <div>
+          <Section title="Needs attention">
+            <Attention data={query.data} />
+          </Section>
+        </div>
       </div>
     </Page>
   );

@@ -127,7 +127,7 @@ function Row({ setting: s, onHistory }: { setting: Setting; onHistory: () => voi
               if (!bad && typed !== null) set.mutate(Number(typed));
             }}
           >
-            <Input aria-label={titleOf(s.key)} aria-describedby={s.key + "-text"} aria-invalid={bad || undefined} inputMode="numeric" className="num w-24 text-right" value={number} onChange={(e) => setTyped(e.target.value === String(s.value) ? null : e.target.value)} />
+            <Input aria-label={titleOf(s.key)} aria-describedby={s.key + "-text"} aria-invalid={bad || undefined} inputMode="numeric" className="num max-w-24 text-right" value={number} onChange={(e) => setTyped(e.target.value === String(s.value) ? null : e.target.value)} />
             <span className="w-16 text-row text-ink-3">{s.unit}</span>
             {typed !== null && (
               <>

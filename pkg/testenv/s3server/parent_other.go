@@ -1,7 +1,0 @@
-//go:build !linux
-
-package s3server
-
-import "syscall"
-
-func endWithParent(*syscall.SysProcAttr) {}
