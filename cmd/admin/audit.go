@@ -23,6 +23,15 @@ import (
 type auditCmds struct {
 	List auditListCmd `cmd:"" help:"List what was asked, decided and done, the newest first."`
 	Show auditShowCmd `cmd:"" help:"Show everything about one event."`
+
+	Verify  auditVerifyCmd  `cmd:"" help:"Recompute the ledger, and name the first event that does not fit."`
+	Prove   auditProveCmd   `cmd:"" help:"Write the proof that an event is in the ledger."`
+	Check   auditCheckCmd   `cmd:"" help:"Check a proof, offline."`
+	Key     auditKeyCmds    `cmd:"" help:"The keys that checkpoints are signed with."`
+	Export  auditExportCmd  `cmd:"" help:"Write out events, with checkpoint and proofs."`
+	Anchor  auditAnchorCmd  `cmd:"" help:"Copy the ledger to its bucket now."`
+	Copy    auditCopyCmd    `cmd:"" help:"Copy the bucket into a folder."`
+	Recover auditRecoverCmd `cmd:"" help:"Rebuild the database's log from its bucket."`
 }
 
 // moment is a point in time on the command line: a date, a time, or how long ago.

@@ -100,7 +100,9 @@ func (p *process) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.stderr, "admin: %s\nSee: %s --help\n", err, command)
 		return exitUsage
 	}
-	if command := parsed.Command(); command != "serve" && command != "migrate" && command != "audit list" { // which may take long
+	switch withoutArguments(parsed.Command()) {
+	case "serve", "migrate", "audit list", "audit verify", "audit export", "audit anchor", "audit copy", "audit recover": // which may take long
+	default:
 		limited, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		parsed.BindTo(limited, (*context.Context)(nil))

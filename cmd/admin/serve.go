@@ -98,7 +98,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 		MaxStaleness: cfg.Access.MaxStaleness, SocketGrace: cfg.Access.SocketGrace, MaxWait: cfg.Audit.MaxWait, Logger: log,
 		SettingDefaults: cfg.Settings.Defaults, NoteSessions: true,
 	})
-	book, err := newBook(cfg, db, key, keys, log, metrics)
+	book, err := newBook(ctx, cfg, db, key, keys, log, metrics)
 	if err != nil {
 		return err
 	}
@@ -388,6 +388,16 @@ func (c *rekeyCmd) Run(ctx context.Context, p *process) error {
 			return err
 		}
 		done, lost = done+factors, lost+lostFactors
+		e := by.Event(p.now(), "gateway.rekey", "ledger_keys")
+		e.Decision = audit.DecisionAllow
+		err = audit.Change(ctx, db, key, e, func(tx *sqlx.Tx) error {
+			n, gone, err := ledger.Rekey(ctx, tx, keys.Box(ledger.SealPurpose))
+			done, lost = done+n, lost+gone
+			return err
+		})
+		if err != nil {
+			return err
+		}
 		if lost > 0 {
 			fmt.Fprintf(p.stderr, "admin: warning: %d could be opened with neither key, and will be of no use any more\n", lost)
 		}

@@ -314,3 +314,63 @@ func List(ctx context.Context, db sqlx.QueryerContext, f Filter) (events []*Even
 	}
 	return events, "", nil
 }
+
+// RestoreTx puts an event back that was read from its canonical bytes, in the database's transaction, and tells whether
+// it was missing. Its MAC is made anew: with the key that its writer had it is the same. What does not give the same
+// canonical bytes again is refused.
+func RestoreTx(ctx context.Context, tx sqlx.ExecerContext, key Key, canonical []byte) (e *Event, added bool, err error) {
+	if e, err = ParseCanonical(canonical); err != nil {
+		return nil, false, err
+	}
+	var writer, seq, keyID, mac, address any
+	if e.WriterID != (uuid.UUID{}) {
+		key.sign(e)
+		writer, seq, keyID, mac = e.WriterID, e.WriterSeq, e.MACKeyID, e.MAC
+	}
+	if e.Address.IsValid() {
+		address = e.Address.String()
+	}
+	result, err := tx.ExecContext(ctx, insertEvent+` on conflict do nothing`, e.OccurredAt, e.ID, e.RequestID, writer, seq, keyID, mac,
+		string(e.Kind), string(e.Phase), string(e.Decision), string(e.ActorKind), e.ActorID, e.ActorLabel, e.Action, e.App, e.Resource,
+		e.Status, address, string(e.detail))
+	if err != nil {
+		return nil, false, fmt.Errorf("put event %s back: %w", e.ID, err)
+	}
+	n, err := result.RowsAffected()
+	return e, n == 1, err
+}
+
+// ParseCanonical reads an event from its canonical bytes.
+func ParseCanonical(text []byte) (*Event, error) {
+	var in struct {
+		Action     string          `json:"action"`
+		ActorID    string          `json:"actor_id"`
+		ActorKind  ActorKind       `json:"actor_kind"`
+		ActorLabel string          `json:"actor_label"`
+		Address    netip.Addr      `json:"address"`
+		App        string          `json:"app"`
+		Decision   Decision        `json:"decision"`
+		Detail     json.RawMessage `json:"detail"`
+		ID         uuid.UUID       `json:"event_id"`
+		Kind       Kind            `json:"kind"`
+		OccurredAt time.Time       `json:"occurred_at"`
+		Phase      Phase           `json:"phase"`
+		RequestID  uuid.UUID       `json:"request_id"`
+		Resource   string          `json:"resource"`
+		Status     int32           `json:"status"`
+		WriterID   uuid.UUID       `json:"writer_id"`
+		WriterSeq  int64           `json:"writer_seq"`
+	}
+	if err := json.Unmarshal(text, &in); err != nil {
+		return nil, fmt.Errorf("read an event: %w", err)
+	}
+	e := &Event{
+		OccurredAt: in.OccurredAt.UTC(), ID: in.ID, RequestID: in.RequestID, WriterID: in.WriterID, WriterSeq: in.WriterSeq,
+		Kind: in.Kind, Phase: in.Phase, Decision: in.Decision, ActorKind: in.ActorKind, ActorID: in.ActorID, ActorLabel: in.ActorLabel,
+		Action: in.Action, App: in.App, Resource: in.Resource, Status: in.Status, Address: in.Address, detail: in.Detail, recorded: true,
+	}
+	if again := e.AppendCanonical(nil); string(again) != string(text) {
+		return nil, fmt.Errorf("event %s is not in its canonical form", e.ID)
+	}
+	return e, e.Unpack()
+}

@@ -312,7 +312,12 @@ func (s *Sequencer) begin(ctx context.Context, conn *sqlx.Conn) (*term, error) {
 				}
 				before, err := s.Keys.signerOf(row)
 				if err != nil {
-					return nil, &stopError{AlertKey, err.Error()}
+					// Lost with a database that was rebuilt since, which the log tells.
+					var restored bool
+					if e := conn.GetContext(ctx, &restored, selectRestoredAt, h.Size); e != nil || !restored {
+						return nil, errors.Join(e, &stopError{AlertKey, err.Error()})
+					}
+					break
 				}
 				t.signers = []note.Signer{before, signer}
 			}
@@ -376,6 +381,8 @@ func (t *term) extends(ctx context.Context, was, is *Checkpoint, who string) err
 	}
 	return nil
 }
+
+const selectRestoredAt = `select exists (select from rgw.ledger_restores where size = $1)`
 
 const selectRestore = `select exists (select from rgw.ledger_restores where lost_note = $1 and size <= $2)`
 

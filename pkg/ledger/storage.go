@@ -161,3 +161,27 @@ func splitBundle(bundle []byte) (events [][]byte, err error) {
 	}
 	return events, nil
 }
+
+// Copy copies the present version of every object of a log into a folder, for whoever wants to verify it elsewhere.
+func Copy(ctx context.Context, from Source, to Directory) (objects int, err error) {
+	var keys []string
+	if err := from.List(ctx, "", func(o Object) error {
+		if o.Latest && !o.Marker {
+			keys = append(keys, o.Key)
+		}
+		return nil
+	}); err != nil {
+		return 0, err
+	}
+	for _, key := range keys {
+		data, err := from.Get(ctx, key, "")
+		if err != nil {
+			return objects, fmt.Errorf("read %s: %w", key, err)
+		}
+		if err := to.Store(key, data); err != nil {
+			return objects, fmt.Errorf("write %s: %w", key, err)
+		}
+		objects++
+	}
+	return objects, nil
+}

@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,15 @@ import (
 	"rackgateway/pkg/secret"
 )
 
-func TestMain(m *testing.M) { postgrestest.Main(m) }
+func TestMain(m *testing.M) {
+	code := postgrestest.Run(m)
+	if usedServer.Load() {
+		if server, err := theServer(); err == nil {
+			_ = server.Close()
+		}
+	}
+	os.Exit(code)
+}
 
 // origin names the ledger of tests.
 const origin = "gateway.example.com/acme/staging"
