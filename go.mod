@@ -2,6 +2,12 @@ module rackgateway
 
 go 1.26.0
 
+// What npm installs is not ours, though some of it is Go.
+ignore (
+	./pkg/adminapi/client/ts/node_modules
+	./pkg/console/node_modules
+)
+
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/aws/aws-sdk-go-v2 v1.48.0
