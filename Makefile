@@ -37,6 +37,7 @@ build: console ## build bin/proxy, bin/admin with the web console, bin/rack (in 
 	@deploy/setup.sh go
 	@mkdir -p bin
 	$(GOBUILD) -o bin/ ./cmd/proxy ./cmd/admin ./pkg/racktest/cmd/rack ./deploy/demo
+	$(GOBUILD) -modfile=s3.mod -o bin/ github.com/versity/versitygw/cmd/versitygw
 
 # What the console is built of. It is built anew when any of it changes.
 CONSOLE_SOURCES = $(shell find pkg/console/src pkg/console/build pkg/console/*.json pkg/console/*.ts pkg/console/index.html pkg/adminapi/client/ts/api.ts -type f 2>/dev/null)

@@ -21,4 +21,6 @@ else
 fi
 # Without it, and with -short among the flags, only the scenarios marked quick run.
 export E2E=full
+# The ledger's bucket is verified by a program of somebody else's, built from its source.
+go test -count=1 -timeout 20m -run IndependentProgram ./pkg/ledger
 exec go test -tags browser -count=1 -timeout 45m "$@" ./deploy/e2e/...

@@ -302,7 +302,7 @@ func (c *auditCheckCmd) Run(p *process) error {
 }
 
 type auditKeyCmds struct {
-	Show   auditKeyShowCmd   `cmd:"" default:"1" help:"Show the public keys that checkpoints are signed with, the newest last."`
+	Show   auditKeyShowCmd   `cmd:"" default:"withargs" help:"Show the public keys that checkpoints are signed with, the newest last."`
 	New    auditKeyNewCmd    `cmd:"" help:"Make a signing key, for AUDIT_SIGNING_KEY."`
 	Rotate auditKeyRotateCmd `cmd:"" help:"Make a new signing key, where the database keeps it. The next checkpoint is signed with both."`
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"rackgateway/pkg/testenv"
+	"rackgateway/pkg/testenv/s3server"
 )
 
 // programs is the folder of the built programs.
@@ -42,6 +43,14 @@ func TestMain(m *testing.M) {
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if output, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v\n%s", err, output)
+			return 1
+		}
+		s3, err := s3server.Build(context.Background())
+		if err == nil {
+			err = os.Symlink(s3, filepath.Join(programs, "versitygw"))
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
@@ -136,7 +145,7 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 		t.Fatalf("demo up: %v\n%s", err, output)
 	}
 	env := w.env(t)
-	for _, name := range []string{"GATEWAY_URL", "GATEWAY_CA", "DATABASE_URL", "RACK_NAME", "RACK_URL_ADMIN", "RACK_URL_DEPLOYER", "RACK_URL_OPS", "RACK_URL_VIEWER", "RACK_URL_CI", "CONSOLE_URL", "OIDC_URL", "ADMIN_API_TOKEN"} {
+	for _, name := range []string{"GATEWAY_URL", "GATEWAY_CA", "DATABASE_URL", "RACK_NAME", "RACK_URL_ADMIN", "RACK_URL_DEPLOYER", "RACK_URL_OPS", "RACK_URL_VIEWER", "RACK_URL_CI", "CONSOLE_URL", "OIDC_URL", "ADMIN_API_TOKEN", "S3_ENDPOINT", "AUDIT_BUCKET", "AUDIT_PUBLIC_KEY"} {
 		if env[name] == "" {
 			t.Errorf("demo.env has no %s", name)
 		}
@@ -144,6 +153,20 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 	if env["RACK_NAME"] != "demo/local" {
 		t.Errorf("the rack is called %s", env["RACK_NAME"])
 	}
+
+	t.Run("the bucket verifies by the public key alone", func(t *testing.T) {
+		admin := func(args string) (string, error) {
+			shell := exec.Command("sh", "-ec", `set -a; . .demo/demo.env; set +a; exec `+filepath.Join(w.bin, "admin")+" audit "+args) // #nosec G204 -- the test's own words
+			shell.Dir = w.folder
+			output, err := shell.CombinedOutput()
+			return string(output), err
+		}
+		for _, args := range []string{"anchor", `verify --bucket --no-database --public-key "$AUDIT_PUBLIC_KEY"`, `verify --public-key "$AUDIT_PUBLIC_KEY"`} {
+			if output, err := admin(args); err != nil {
+				t.Errorf("admin audit %s: %v\n%s", args, err, output)
+			}
+		}
+	})
 
 	t.Run("everybody may what their role says", func(t *testing.T) {
 		for _, want := range []struct {
@@ -256,7 +279,7 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 	stop := func() {
 		t.Helper()
 		children := childrenOf(t, holder(t, w))
-		if len(children) != 4 { // PostgreSQL, the rack, the proxy, admin
+		if len(children) != 5 { // PostgreSQL, the rack, the proxy, admin, S3
 			t.Errorf("the demo runs %v", children)
 		}
 		if printed, err := w.demo("down"); err != nil || !strings.Contains(printed, "Stopped") {

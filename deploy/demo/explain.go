@@ -50,6 +50,8 @@ func (d *demo) explain() {
 	say("  (set -a; . %s; curl --cacert $GATEWAY_CA -H \"Authorization: Bearer $ADMIN_API_TOKEN\" $CONSOLE_URL/api/v1/users)", shown(d.file("demo.env")))
 	say("\nWhat was recorded:\n")
 	say("  (set -a; . %s; %s audit list)", shown(d.file("demo.env")), shown(filepath.Join(d.bin, "admin")))
+	say("\nThe record is a signed log, copied to an S3 bucket with Object Lock every minute. To verify it by the public key alone:\n")
+	say("  (set -a; . %s; %s audit verify --bucket --no-database --public-key \"$AUDIT_PUBLIC_KEY\")", shown(d.file("demo.env")), shown(filepath.Join(d.bin, "admin")))
 	say("\nAll addresses and tokens: %s.  Logs: %s.  Metrics: http://%s/metrics.", shown(d.file("demo.env")), shown(d.file("logs")), d.gateway.metrics)
 	if os.Getenv(progressVariable) != "" {
 		say("Stop it with `make demo-down`. Its data and tokens stay for the next time.")

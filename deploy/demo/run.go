@@ -12,12 +12,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"rackgateway/pkg/postgres/cluster"
 	"rackgateway/pkg/testenv/idp"
+	"rackgateway/pkg/testenv/s3server"
 )
 
 // The ports that the demo takes when they are free.
@@ -29,6 +31,13 @@ const (
 	postgresPort = 8532
 	metricsPort  = 8490
 	adminMetrics = 8491
+	s3Port       = 8546
+)
+
+// The bucket that the demo's ledger is copied to, and what its keys begin with.
+const (
+	auditBucket = "demo-audit"
+	auditChain  = "demo"
 )
 
 const database = "rackgateway"
@@ -45,6 +54,8 @@ type demo struct {
 	proxy    *child
 	signIn   *idp.Server
 	service  *child // admin serve
+	s3       *s3server.Server
+	auditKey string // public key of the ledger
 
 	admin        admin
 	gateway      address
@@ -131,7 +142,9 @@ func (d *demo) start(ctx context.Context) error {
 		{"addresses", d.settle},
 		{"proxy", d.startProxy},
 		{"sign-in", d.startSignIn},
+		{"S3", d.startS3},
 		{"admin", d.startAdmin},
+		{"ledger", d.awaitKey},
 		{"tokens", d.makeTokens},
 		{"second factors", d.makeFactors},
 	} {
@@ -320,6 +333,53 @@ func (d *demo) startSignIn(ctx context.Context) error {
 	return err
 }
 
+// startS3 starts an S3 server with Object Lock, and makes the bucket that the ledger is copied to.
+func (d *demo) startS3(ctx context.Context) error {
+	port, err := freePort(ctx, "127.0.0.1", s3Port)
+	if err != nil {
+		return err
+	}
+	if d.s3, err = s3server.Start(ctx, filepath.Join(d.bin, "versitygw"), d.file("s3"), port, "demo", d.state.S3Secret); err != nil {
+		return err
+	}
+	return d.s3.EnsureBucket(ctx, auditBucket)
+}
+
+// ofLedger is what admin and its commands find the bucket by.
+func (d *demo) ofLedger() []string {
+	environ := []string{
+		"AUDIT_ANCHOR_BUCKET=" + auditBucket, "AUDIT_ANCHOR_CHAIN_ID=" + auditChain, "AUDIT_ANCHOR_PATH_STYLE=true",
+		"AUDIT_ANCHOR_INTERVAL_MINUTES=1", "AUDIT_ANCHOR_RETENTION_DAYS=7",
+	}
+	for name, value := range d.s3.Environ() {
+		environ = append(environ, name+"="+value)
+	}
+	slices.Sort(environ)
+	return environ
+}
+
+// awaitKey waits until the ledger has its key, which admin makes when it first serves.
+func (d *demo) awaitKey(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		output, err := d.admin.run(ctx, "audit", "key", "--json")
+		var keys []string
+		if err == nil {
+			err = json.Unmarshal([]byte(output), &keys)
+		}
+		if err == nil && len(keys) > 0 {
+			d.auditKey = keys[len(keys)-1]
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.Join(errors.New("admin has not made the ledger's key; see its log"), err)
+		}
+	}
+}
+
 func (d *demo) startAdmin(ctx context.Context) error {
 	environ := append(d.serving(d.console),
 		"DATABASE_URL="+d.postgres.URL(cluster.Admin, database),
@@ -331,6 +391,7 @@ func (d *demo) startAdmin(ctx context.Context) error {
 		"GOOGLE_CLIENT_SECRET="+d.state.ClientSecret,
 		"GOOGLE_ALLOWED_DOMAIN="+domain,
 	)
+	environ = append(environ, d.ofLedger()...)
 	var err error
 	if d.service, _, err = startChild(ctx, d.file("logs"), "admin", filepath.Join(d.bin, "admin"), []string{"serve"}, environ, false); err != nil {
 		return err
@@ -467,6 +528,14 @@ func (d *demo) writeEnv() error {
 	set("OIDC_URL", d.signIn.URL)
 	set("DATABASE_URL", d.postgres.URL(cluster.Owner, database))
 	set("AUDIT_MAC_KEY", d.state.MACKey)
+	set("APP_SECRET_KEY", d.state.AppKey)
+	set("S3_ENDPOINT", d.s3.Endpoint)
+	set("AUDIT_BUCKET", auditBucket)
+	set("AUDIT_PUBLIC_KEY", d.auditKey)
+	for _, pair := range d.ofLedger() { // so that admin's commands find the bucket
+		name, value, _ := strings.Cut(pair, "=")
+		set(name, value)
+	}
 	set("RACK_NAME", d.rackName())
 	for _, person := range people {
 		if person.administers {
@@ -496,6 +565,8 @@ func (d *demo) watch(ctx context.Context) error {
 		return d.service.ended()
 	case <-rackDone:
 		return d.rack.ended()
+	case <-d.s3.Done():
+		return fmt.Errorf("the S3 server ended by itself; see %s", d.file("s3", "log"))
 	case <-d.postgres.Done():
 		log := filepath.Join(d.postgres.Dir(), "log")
 		return fmt.Errorf("PostgreSQL ended by itself; the end of %s is:\n%s", log, tail(log, 12))
@@ -513,6 +584,9 @@ func (d *demo) stop() error {
 	}
 	if d.signIn != nil {
 		_ = d.signIn.Close() // it keeps nothing
+	}
+	if d.s3 != nil {
+		_ = d.s3.Close() // what it took is on the disk
 	}
 	if d.proxy != nil {
 		d.proxy.stop(20 * time.Second)

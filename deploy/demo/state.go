@@ -20,6 +20,7 @@ type state struct {
 	AppKey       string            `json:"appKey"`
 	ClientSecret string            `json:"clientSecret"` // admin's, at the identity provider
 	RackPassword string            `json:"rackPassword"`
+	S3Secret     string            `json:"s3Secret"`
 	Tokens       map[string]string `json:"tokens"` // by the key of whoever holds it, see people
 	TOTP         map[string]string `json:"totp"`   // secrets of authenticator apps, likewise
 }
@@ -41,7 +42,7 @@ func loadState(folder string) (*state, error) {
 	if s.TOTP == nil {
 		s.TOTP = map[string]string{}
 	}
-	for _, secret := range []*string{&s.MACKey, &s.AppKey, &s.ClientSecret, &s.RackPassword} {
+	for _, secret := range []*string{&s.MACKey, &s.AppKey, &s.ClientSecret, &s.RackPassword, &s.S3Secret} {
 		if *secret == "" {
 			*secret = random()
 		}

@@ -56,7 +56,7 @@ func (a operations) searchEvents(ctx context.Context, p ListEventsParams) (ListE
 	if err := exchangeIn(ctx).record(ctx, "", params...); err != nil {
 		return nil, err
 	}
-	page, err := query.Search(ctx, a.DB, audit.Cursor(text(p.Cursor)), limit, a.Now())
+	page, err := query.Search(ctx, a.DB, audit.Cursor(text(p.Cursor)), limit)
 	if err != nil {
 		return nil, err
 	}

@@ -252,7 +252,7 @@ const selectBounds = `select min(occurred_at), max(occurred_at) from rgw.audit_e
 
 // Search finds events that the search wants, newest first. The cursor is that of the page before, or empty. It returns
 // ErrBadCursor for one that no page ended with.
-func (q *Query) Search(ctx context.Context, db sqlx.QueryerContext, cursor Cursor, limit int, now time.Time) (*Page, error) {
+func (q *Query) Search(ctx context.Context, db sqlx.QueryerContext, cursor Cursor, limit int) (*Page, error) {
 	limit = min(max(limit, 1), 1000)
 	until, from := q.until, q.since
 	var before *place
@@ -360,7 +360,7 @@ func (q *Query) windows(ctx context.Context, db sqlx.QueryerContext, page *Page,
 func (q *Query) window(ctx context.Context, db sqlx.QueryerContext, page *Page, from, until time.Time, before *place, limit int) (err error) {
 	var c conditions
 	statement := q.statement(&c, from, until, before, limit)
-	rows, err := db.QueryxContext(ctx, statement, c.args...) //nolint:sqlclosecheck // closed below, with its error
+	rows, err := db.QueryxContext(ctx, statement, c.args...)
 	if err != nil {
 		return fmt.Errorf("search: %w", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -173,10 +172,7 @@ func (a *Anchor) term(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer func() {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-		_ = conn.Close()
-	}()
+	defer discard(conn)
 	if _, err := conn.ExecContext(ctx, `set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3`); err != nil {
 		return err
 	}
@@ -217,7 +213,7 @@ func (a *Anchor) Attempt(ctx context.Context, now bool) {
 			a.failing = a.Now()
 			a.Log.WarnContext(ctx, "the ledger could not be copied; it is tried again", "chain", a.Chain, "error", err)
 		}
-		var bad *badStorage
+		var bad *badStorageError
 		switch {
 		case errors.As(err, &bad):
 			a.alert(ctx, bad.code, trouble)
@@ -248,14 +244,14 @@ func (a *Anchor) alert(ctx context.Context, code, message string) {
 	}
 }
 
-// badStorage is an error that says that storage, or the database, is not what it should be.
-type badStorage struct {
+// badStorageError is an error that says that storage, or the database, is not what it should be.
+type badStorageError struct {
 	code string
 	err  error
 }
 
-func (b *badStorage) Error() string { return b.err.Error() }
-func (b *badStorage) Unwrap() error { return b.err }
+func (b *badStorageError) Error() string { return b.err.Error() }
+func (b *badStorageError) Unwrap() error { return b.err }
 
 // due copies what is due.
 func (a *Anchor) due(ctx context.Context, now bool) error {
@@ -271,7 +267,7 @@ func (a *Anchor) due(ctx context.Context, now bool) error {
 	if err != nil {
 		return err
 	}
-	any, err := LastAnchor(ctx, a.DB, a.Chain, false)
+	last, err := LastAnchor(ctx, a.DB, a.Chain, false)
 	if err != nil {
 		return err
 	}
@@ -289,7 +285,7 @@ func (a *Anchor) due(ctx context.Context, now bool) error {
 	if now || grown && (a.Now().Sub(at) >= a.Interval || c.N-from >= a.Events) {
 		return a.whole(ctx, keys, c, from)
 	}
-	if grown && any != nil && c.N > any.Size && a.Now().Sub(any.At) >= checkpointEvery {
+	if grown && last != nil && c.N > last.Size && a.Now().Sub(last.At) >= checkpointEvery {
 		return a.alone(ctx, c)
 	}
 	return nil
@@ -333,7 +329,7 @@ func (a *Anchor) whole(ctx context.Context, keys Keyring, c *Checkpoint, from in
 		hashes, err := tlog.ReadTileData(tlog.Tile{H: tileHeight, L: 0, N: t.index, W: t.width}, reader)
 		if err != nil {
 			_ = group.Wait()
-			return &badStorage{AlertStored, fmt.Errorf("tile %d of the database is not what was signed: %w", t.index, err)}
+			return &badStorageError{AlertStored, fmt.Errorf("tile %d of the database is not what was signed: %w", t.index, err)}
 		}
 		bundle, err := a.bundle(ctx, t, hashes)
 		if err != nil {
@@ -354,7 +350,7 @@ func (a *Anchor) whole(ctx context.Context, keys Keyring, c *Checkpoint, from in
 		for _, t := range tilesOf(c.N, level, from>>((level+1)*tileHeight)) {
 			hashes, err := tlog.ReadTileData(tlog.Tile{H: tileHeight, L: level, N: t.index, W: t.width}, reader)
 			if err != nil {
-				return &badStorage{AlertStored, fmt.Errorf("tile %d of level %d of the database is not what was signed: %w", t.index, level, err)}
+				return &badStorageError{AlertStored, fmt.Errorf("tile %d of level %d of the database is not what was signed: %w", t.index, level, err)}
 			}
 			if err := a.put(ctx, t.path(), hashes, true); err != nil {
 				return err
@@ -390,20 +386,20 @@ func (a *Anchor) compare(ctx context.Context, keys Keyring, c *Checkpoint) error
 	held, err := ParseCheckpoint(string(text), keys)
 	switch {
 	case err != nil:
-		return &badStorage{AlertBucket, fmt.Errorf("the checkpoint in the bucket: %w", err)}
+		return &badStorageError{AlertBucket, fmt.Errorf("the checkpoint in the bucket: %w", err)}
 	case held.Origin != c.Origin:
-		return &badStorage{AlertBucket, fmt.Errorf("the bucket holds the log %s: give this one a prefix of its own with AUDIT_ANCHOR_CHAIN_ID", strconv.Quote(held.Origin))}
+		return &badStorageError{AlertBucket, fmt.Errorf("the bucket holds the log %s: give this one a prefix of its own with AUDIT_ANCHOR_CHAIN_ID", strconv.Quote(held.Origin))}
 	case held.N > c.N:
-		return &badStorage{AlertRolledBack, fmt.Errorf("the bucket is at size %d, and the database at %d", held.N, c.N)}
+		return &badStorageError{AlertRolledBack, fmt.Errorf("the bucket is at size %d, and the database at %d", held.N, c.N)}
 	case held.N == 0:
 		return nil
 	}
 	got, err := tlog.TreeHash(held.N, hashReader(c.Tree, dbTiles{ctx, a.DB}))
 	if err != nil {
-		return &badStorage{AlertStored, err}
+		return &badStorageError{AlertStored, err}
 	}
 	if got != held.Hash {
-		return &badStorage{AlertForked, fmt.Errorf("at size %d the bucket has the root %v, and the database %v", held.N, held.Hash, got)}
+		return &badStorageError{AlertForked, fmt.Errorf("at size %d the bucket has the root %v, and the database %v", held.N, held.Hash, got)}
 	}
 	return nil
 }
@@ -415,19 +411,19 @@ func (a *Anchor) bundle(ctx context.Context, t tileID, hashes []byte) (bundle []
 	var canonical []byte
 	err = Entries(ctx, a.DB, from, from+int64(t.width), func(e *Entry) error {
 		if e.Index != next || e.Gone {
-			return &badStorage{AlertStored, fmt.Errorf("event of leaf %d is missing from the database", next)}
+			return &badStorageError{AlertStored, fmt.Errorf("event of leaf %d is missing from the database", next)}
 		}
 		canonical = e.Event.AppendCanonical(canonical[:0])
 		hash := tlog.RecordHash(canonical)
 		if at := int(next - from); !bytes.Equal(hash[:], hashes[at*tlog.HashSize:(at+1)*tlog.HashSize]) {
-			return &badStorage{AlertStored, fmt.Errorf("event %s (leaf %d) is not what was signed: somebody edited it", e.Event.ID, e.Index)}
+			return &badStorageError{AlertStored, fmt.Errorf("event %s (leaf %d) is not what was signed: somebody edited it", e.Event.ID, e.Index)}
 		}
 		next++
 		bundle = appendEntry(bundle, canonical)
 		return nil
 	})
 	if err == nil && next != from+int64(t.width) {
-		err = &badStorage{AlertStored, fmt.Errorf("leaf %d is missing from the database", next)}
+		err = &badStorageError{AlertStored, fmt.Errorf("leaf %d is missing from the database", next)}
 	}
 	return bundle, err
 }
@@ -445,7 +441,7 @@ func (a *Anchor) put(ctx context.Context, key string, data []byte, once bool) er
 			return fmt.Errorf("read %s: %w", key, err)
 		}
 		if !bytes.Equal(held, data) {
-			return &badStorage{AlertBucket, fmt.Errorf("%s is in the bucket with other bytes", key)}
+			return &badStorageError{AlertBucket, fmt.Errorf("%s is in the bucket with other bytes", key)}
 		}
 		return nil
 	}
@@ -454,7 +450,7 @@ func (a *Anchor) put(ctx context.Context, key string, data []byte, once bool) er
 	}
 	if err := a.Storage.Holds(ctx, key, data, until); err != nil {
 		if errors.Is(err, errOtherBytes) || errors.Is(err, errUnlocked) {
-			return &badStorage{AlertBucket, err}
+			return &badStorageError{AlertBucket, err}
 		}
 		return err
 	}

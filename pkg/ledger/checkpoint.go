@@ -109,22 +109,6 @@ func ParseCheckpoint(text string, keys Keyring) (*Checkpoint, error) {
 	return c, nil
 }
 
-// peekCheckpoint reads a checkpoint's head without checking who signed it.
-func peekCheckpoint(text string) (*Checkpoint, error) {
-	if len(text) > maxCheckpoint {
-		return nil, fmt.Errorf("it %w: it has %d bytes", errCheckpointForm, len(text))
-	}
-	end := strings.Index(text, "\n\n")
-	if end < 0 {
-		return nil, fmt.Errorf("it %w", errCheckpointForm)
-	}
-	origin, tree, err := parseBody(text[:end+1])
-	if err != nil {
-		return nil, fmt.Errorf("it %w: %w", errCheckpointForm, err)
-	}
-	return &Checkpoint{Origin: origin, Tree: tree, Note: text}, nil
-}
-
 // Keyring is a set of public keys in the form of signed notes: NAME+HASH+BASE64.
 type Keyring []string
 

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql/driver"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -90,10 +89,7 @@ func (k *Keeper) term(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer func() {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-		_ = conn.Close()
-	}()
+	defer discard(conn)
 	var mine bool
 	if err := conn.GetContext(ctx, &mine, tryKeeperLock); err != nil || !mine {
 		return err

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"database/sql/driver"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -93,10 +92,7 @@ func (p *Pusher) term(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	defer func() {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-		_ = conn.Close()
-	}()
+	defer discard(conn)
 	var mine bool
 	if err := conn.GetContext(ctx, &mine, tryPushLock); err != nil || !mine {
 		return err

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -197,10 +196,7 @@ func (s *Sequencer) term(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	// The session ends with the term, and the lock with the session: nothing of it goes back to the pool.
-	defer func() {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-		_ = conn.Close()
-	}()
+	defer discard(conn)
 	opening, cancel := context.WithTimeout(ctx, s.MaxWait)
 	defer cancel()
 	if _, err := conn.ExecContext(opening, setSession); err != nil {

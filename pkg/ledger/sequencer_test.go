@@ -234,7 +234,7 @@ func TestTheFailureTableOfTheSequencer(t *testing.T) {
 
 func TestFailuresAtRandom(t *testing.T) {
 	w := newWorld(t)
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // to repeat it
+	random := rand.New(rand.NewPCG(1, 2))
 	config := w.config()
 	config.MaxBatch = 40
 	s := ledger.NewSequencer(config)

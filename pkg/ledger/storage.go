@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -143,7 +144,7 @@ func checkpointKey(at time.Time, size int64) string {
 
 // appendEntry appends an event to a bundle: its length in two bytes, and its bytes (C2SP tlog-tiles).
 func appendEntry(bundle, event []byte) []byte {
-	return append(append(bundle, byte(len(event)>>8), byte(len(event))), event...)
+	return append(binary.BigEndian.AppendUint16(bundle, uint16(len(event))), event...) // #nosec G115 -- at most 8 KB
 }
 
 // splitBundle takes a bundle apart.

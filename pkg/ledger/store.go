@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"time"
@@ -188,4 +189,17 @@ func IndexOf(ctx context.Context, db sqlx.QueryerContext, occurredAt time.Time, 
 		return 0, false, fmt.Errorf("find the leaf of event %s: %w", id, err)
 	}
 	return index, true, nil
+}
+
+// discard ends the session of a connection, and with it its locks and settings: nothing of it goes back to the pool.
+func discard(conn *sqlx.Conn) {
+	// When the connection broke in the middle of a transaction, package sql puts it away on a goroutine of its own. Raw looks
+	// whether that was done and takes its lock afterwards, and panics when it was done in between. Then it is gone, as wanted.
+	defer func() {
+		if recover() != nil {
+			_ = conn.Close() // says that it is closed
+		}
+	}()
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+	_ = conn.Close()
 }

@@ -13,22 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/postgres/postgrestest"
 	"rackgateway/pkg/secret"
 )
-
-// at is the event at a leaf.
-func (w *world) at(leaf int64) (id uuid.UUID) {
-	w.t.Helper()
-	if err := w.super.Get(&id, `select event_id from rgw.ledger_leaves where leaf_index = $1`, leaf); err != nil {
-		w.t.Fatal(err)
-	}
-	return id
-}
 
 const ofLeaf = `event_id = (select event_id from rgw.ledger_leaves where leaf_index = `
 

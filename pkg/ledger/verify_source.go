@@ -404,7 +404,7 @@ func (v *sourceVerifier) compare(ctx context.Context) error {
 	both := min(size, int64(len(v.hashes)/tlog.HashSize))
 	for from := int64(0); from < both; from += chunk {
 		to := min(from+chunk, both)
-		rows, err := db.QueryxContext(ctx, selectLeafTile, from, to) //nolint:sqlclosecheck // closed by joinHashes
+		rows, err := db.QueryxContext(ctx, selectLeafTile, from, to)
 		if err != nil {
 			return fmt.Errorf("read leaves from %d: %w", from, err)
 		}
