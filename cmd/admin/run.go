@@ -37,6 +37,7 @@ type commandLine struct {
 	Session sessionCmds `cmd:"" help:"Browser sessions: list and end them."`
 	Factor  factorCmds  `cmd:"" help:"Second factors of people: list, reset, add."`
 	Setting settingCmds `cmd:"" help:"Settings: what may be changed while the gateway runs."`
+	Notice  noticeCmds  `cmd:"" help:"Notices: mail and Slack, what went out, what was given up, and who is told of what."`
 	Audit   auditCmds   `cmd:"" help:"The record of what was asked, decided and done."`
 	Doctor  doctorCmd   `cmd:"" help:"Go through the production checklist: what passes, what fails, and what to do."`
 	Config  configCmd   `cmd:"" help:"Show the configuration in force, and where each value came from."`

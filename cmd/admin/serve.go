@@ -136,7 +136,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 		ScrapedAt: func() (bool, time.Time) { return cfg.Server.MetricsAddr != "", scrapes.Last() },
 	}
 	api, err := adminapi.New(adminapi.Config{
-		DB: db, Reader: reader, Writer: writer, Credentials: credentials, Audit: events, Sessions: sessions, Factors: factors, Answers: answersBox(keys), Ledger: book.shown,
+		DB: db, Reader: reader, Writer: writer, Credentials: credentials, Audit: events, Sessions: sessions, Factors: factors, Answers: answersBox(keys), Notices: notices, Ledger: book.shown,
 		RackName: cfg.Rack.Organization + "/" + cfg.Rack.Alias, GatewayHost: cfg.Server.Domain, Origin: cfg.Server.AdminURL, ClientAddress: address,
 		Rack: adminapi.NewRack(cfg.Upstream.ProxyURL, toProxy, log), Log: log, Now: p.now, Doctor: checklist.Examine,
 		Ready: map[string]adminapi.CheckFunc{

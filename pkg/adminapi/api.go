@@ -26,6 +26,7 @@ import (
 	"rackgateway/pkg/doctor"
 	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/mfa"
+	"rackgateway/pkg/notify"
 	"rackgateway/pkg/seal"
 )
 
@@ -50,6 +51,8 @@ type Config struct {
 	Origin *url.URL
 	// ClientAddress finds where a request comes from.
 	ClientAddress func(*http.Request) netip.Addr
+	// Notices tell people; they are kept here and sent beside the API.
+	Notices *notify.Service
 	// Rack passes requests below /api/v1/rack on to the proxy; nil when there is none to pass them to.
 	Rack http.Handler
 	// Ledger is what the record is kept in.

@@ -105,6 +105,54 @@ func (e MeKind) Valid() bool {
 	}
 }
 
+// Defines values for Medium.
+const (
+	MediumMail  Medium = "mail"
+	MediumSlack Medium = "slack"
+)
+
+// Valid indicates whether the value is a known member of the Medium enum.
+func (e Medium) Valid() bool {
+	switch e {
+	case MediumMail:
+		return true
+	case MediumSlack:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NoticeState.
+const (
+	NoticeStateDead     NoticeState = "dead"
+	NoticeStateGathered NoticeState = "gathered"
+	NoticeStateHeld     NoticeState = "held"
+	NoticeStateSending  NoticeState = "sending"
+	NoticeStateSent     NoticeState = "sent"
+	NoticeStateWaiting  NoticeState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the NoticeState enum.
+func (e NoticeState) Valid() bool {
+	switch e {
+	case NoticeStateDead:
+		return true
+	case NoticeStateGathered:
+		return true
+	case NoticeStateHeld:
+		return true
+	case NoticeStateSending:
+		return true
+	case NoticeStateSent:
+		return true
+	case NoticeStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SettingSource.
 const (
 	SettingSourceDatabase    SettingSource = "database"
@@ -258,6 +306,27 @@ func (e TokenState) Valid() bool {
 	}
 }
 
+// Defines values for UserMailState.
+const (
+	UserMailStateBounced    UserMailState = "bounced"
+	UserMailStateComplained UserMailState = "complained"
+	UserMailStateFine       UserMailState = "fine"
+)
+
+// Valid indicates whether the value is a known member of the UserMailState enum.
+func (e UserMailState) Valid() bool {
+	switch e {
+	case UserMailStateBounced:
+		return true
+	case UserMailStateComplained:
+		return true
+	case UserMailStateFine:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for VerificationWhat.
 const (
 	VerificationWhatBucket   VerificationWhat = "bucket"
@@ -366,6 +435,33 @@ func (e ExportEventsParamsFormat) Valid() bool {
 	case ExportEventsParamsFormatCsv:
 		return true
 	case ExportEventsParamsFormatJsonl:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListNoticesParamsState.
+const (
+	ListNoticesParamsStateDead     ListNoticesParamsState = "dead"
+	ListNoticesParamsStateGathered ListNoticesParamsState = "gathered"
+	ListNoticesParamsStateHeld     ListNoticesParamsState = "held"
+	ListNoticesParamsStateSent     ListNoticesParamsState = "sent"
+	ListNoticesParamsStateWaiting  ListNoticesParamsState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the ListNoticesParamsState enum.
+func (e ListNoticesParamsState) Valid() bool {
+	switch e {
+	case ListNoticesParamsStateDead:
+		return true
+	case ListNoticesParamsStateGathered:
+		return true
+	case ListNoticesParamsStateHeld:
+		return true
+	case ListNoticesParamsStateSent:
+		return true
+	case ListNoticesParamsStateWaiting:
 		return true
 	default:
 		return false
@@ -606,6 +702,58 @@ type HoldList struct {
 	Items []Hold `json:"items"`
 }
 
+// Integration defines model for Integration.
+type Integration struct {
+	// Configured The environment says how
+	Configured bool `json:"configured"`
+
+	// Connected Notices go out by it
+	Connected   bool       `json:"connected"`
+	ConnectedAt *time.Time `json:"connected_at,omitempty"`
+	ConnectedBy *string    `json:"connected_by,omitempty"`
+
+	// Dead Given up; they can be retried
+	Dead     int64      `json:"dead"`
+	FailedAt *time.Time `json:"failed_at,omitempty"`
+
+	// Failures Since the last success
+	Failures int `json:"failures"`
+
+	// From Address that mail comes from
+	From *string `json:"from,omitempty"`
+
+	// Held Until a digest gathers them
+	Held int64 `json:"held"`
+
+	// LogOnly Mails are logged in place of being sent, in development
+	LogOnly bool   `json:"log_only"`
+	Medium  Medium `json:"medium"`
+
+	// Oldest Since when the oldest has waited
+	Oldest *time.Time `json:"oldest,omitempty"`
+
+	// PausedUntil Nothing is tried before then
+	PausedUntil *time.Time `json:"paused_until,omitempty"`
+
+	// SentToday Within 24 hours
+	SentToday   int64      `json:"sent_today"`
+	SucceededAt *time.Time `json:"succeeded_at,omitempty"`
+
+	// Team Slack workspace
+	Team *string `json:"team,omitempty"`
+
+	// Trouble The last failure, in a sentence
+	Trouble *string `json:"trouble,omitempty"`
+	Waiting int64   `json:"waiting"`
+}
+
+// IntegrationList defines model for IntegrationList.
+type IntegrationList struct {
+	// Behind Events of the ledger that notices have yet to look at
+	Behind *int64        `json:"behind,omitempty"`
+	Items  []Integration `json:"items"`
+}
+
 // IssuedToken defines model for IssuedToken.
 type IssuedToken struct {
 	// Secret The token's text. It is shown this once; what is kept is its hash.
@@ -671,6 +819,9 @@ type Me struct {
 // MeKind defines model for Me.Kind.
 type MeKind string
 
+// Medium defines model for Medium.
+type Medium string
+
 // MyFactor How the caller's second factor stands; people only.
 type MyFactor struct {
 	// Enrolled The caller has one
@@ -716,6 +867,15 @@ type NewHold struct {
 	Until openapi_types.Date `json:"until"`
 }
 
+// NewNoticeRule defines model for NewNoticeRule.
+type NewNoticeRule struct {
+	ChannelId   string  `json:"channel_id"`
+	ChannelName *string `json:"channel_name,omitempty"`
+
+	// Patterns An action such as app.delete, all of a kind such as user.*, refused, alert, or *
+	Patterns []string `json:"patterns"`
+}
+
 // NewRole defines model for NewRole.
 type NewRole struct {
 	Description *string  `json:"description,omitempty"`
@@ -742,6 +902,94 @@ type NewUser struct {
 	Bindings *[]Binding `json:"bindings,omitempty"`
 	Email    string     `json:"email"`
 	Name     *string    `json:"name,omitempty"`
+}
+
+// Notice defines model for Notice.
+type Notice struct {
+	Attempts   int                `json:"attempts"`
+	EndedAt    *time.Time         `json:"ended_at,omitempty"`
+	HappenedAt time.Time          `json:"happened_at"`
+	Headline   string             `json:"headline"`
+	Id         openapi_types.UUID `json:"id"`
+	MadeAt     time.Time          `json:"made_at"`
+	Medium     Medium             `json:"medium"`
+
+	// NextAt When it is tried next, while it waits
+	NextAt    *time.Time `json:"next_at,omitempty"`
+	Recipient string     `json:"recipient"`
+
+	// RequestId Of the event that it is about
+	RequestId *openapi_types.UUID `json:"request_id,omitempty"`
+	State     NoticeState         `json:"state"`
+	Topic     string              `json:"topic"`
+
+	// Trouble Why the last attempt failed
+	Trouble *string `json:"trouble,omitempty"`
+}
+
+// NoticeState defines model for Notice.State.
+type NoticeState string
+
+// NoticeChoice defines model for NoticeChoice.
+type NoticeChoice struct {
+	Description string `json:"description"`
+	Mail        bool   `json:"mail"`
+
+	// Own About one's own security: the mail cannot be turned off
+	Own   bool   `json:"own"`
+	Slack bool   `json:"slack"`
+	Topic string `json:"topic"`
+}
+
+// NoticeChoiceList defines model for NoticeChoiceList.
+type NoticeChoiceList struct {
+	Items []NoticeChoice `json:"items"`
+}
+
+// NoticePage defines model for NoticePage.
+type NoticePage struct {
+	Items []Notice `json:"items"`
+	Next  *string  `json:"next,omitempty"`
+}
+
+// NoticeRule defines model for NoticeRule.
+type NoticeRule struct {
+	ChannelId   string             `json:"channel_id"`
+	ChannelName string             `json:"channel_name"`
+	CreatedAt   time.Time          `json:"created_at"`
+	CreatedBy   string             `json:"created_by"`
+	Id          openapi_types.UUID `json:"id"`
+	Patterns    []string           `json:"patterns"`
+}
+
+// NoticeRuleList defines model for NoticeRuleList.
+type NoticeRuleList struct {
+	Items []NoticeRule `json:"items"`
+}
+
+// NoticeTest defines model for NoticeTest.
+type NoticeTest struct {
+	Medium Medium `json:"medium"`
+
+	// Recipient A user's address, for mail; a channel's id, or @ and a user's address, for Slack
+	Recipient string `json:"recipient"`
+}
+
+// NoticeWish defines model for NoticeWish.
+type NoticeWish struct {
+	Mail  *bool  `json:"mail,omitempty"`
+	Slack *bool  `json:"slack,omitempty"`
+	Topic string `json:"topic"`
+}
+
+// NoticeWishes defines model for NoticeWishes.
+type NoticeWishes struct {
+	Items []NoticeWish `json:"items"`
+}
+
+// NoticesRetried defines model for NoticesRetried.
+type NoticesRetried struct {
+	Retried int `json:"retried"`
 }
 
 // Overview defines model for Overview.
@@ -981,6 +1229,28 @@ type SettingValue struct {
 	Value json.RawMessage `json:"value"`
 }
 
+// SlackBegun defines model for SlackBegun.
+type SlackBegun struct {
+	Url string `json:"url"`
+}
+
+// SlackChannel defines model for SlackChannel.
+type SlackChannel struct {
+	Id   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// SlackChannelList defines model for SlackChannelList.
+type SlackChannelList struct {
+	Items []SlackChannel `json:"items"`
+}
+
+// SlackFinish defines model for SlackFinish.
+type SlackFinish struct {
+	Code  string `json:"code"`
+	State string `json:"state"`
+}
+
 // StepUp defines model for StepUp.
 type StepUp struct {
 	Address string `json:"address"`
@@ -1142,6 +1412,19 @@ type User struct {
 	SignedInAt   *time.Time         `json:"signed_in_at,omitempty"`
 }
 
+// UserMail defines model for UserMail.
+type UserMail struct {
+	Items  []Notice   `json:"items"`
+	Reason *string    `json:"reason,omitempty"`
+	Since  *time.Time `json:"since,omitempty"`
+
+	// State bounced: mail to the address came back. complained: it was marked as spam
+	State UserMailState `json:"state"`
+}
+
+// UserMailState bounced: mail to the address came back. complained: it was marked as spam
+type UserMailState string
+
 // UserPage defines model for UserPage.
 type UserPage struct {
 	Items []User `json:"items"`
@@ -1191,8 +1474,14 @@ type IdempotencyKey = string
 // Limit defines model for Limit.
 type Limit = int
 
+// NoticeId defines model for NoticeId.
+type NoticeId = openapi_types.UUID
+
 // RoleName defines model for RoleName.
 type RoleName = string
+
+// RuleId defines model for RuleId.
+type RuleId = openapi_types.UUID
 
 // Search defines model for Search.
 type Search = string
@@ -1331,6 +1620,24 @@ type StartVerificationParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// RemoveSlackParams defines parameters for RemoveSlack.
+type RemoveSlackParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// FinishSlackParams defines parameters for FinishSlack.
+type FinishSlackParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// TestNoticeParams defines parameters for TestNotice.
+type TestNoticeParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // MakeBackupCodesParams defines parameters for MakeBackupCodes.
 type MakeBackupCodesParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
@@ -1388,6 +1695,12 @@ type RenameMyFactorParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ChooseMyNoticesParams defines parameters for ChooseMyNotices.
+type ChooseMyNoticesParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListMySessionsParams defines parameters for ListMySessions.
 type ListMySessionsParams struct {
 	// Cursor Where the page before ended
@@ -1429,6 +1742,44 @@ type RefuseStepUpParams struct {
 
 // DistrustMyDeviceParams defines parameters for DistrustMyDevice.
 type DistrustMyDeviceParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// AddNoticeRuleParams defines parameters for AddNoticeRule.
+type AddNoticeRuleParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveNoticeRuleParams defines parameters for RemoveNoticeRule.
+type RemoveNoticeRuleParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListNoticesParams defines parameters for ListNotices.
+type ListNoticesParams struct {
+	// Cursor Where the page before ended
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit Entries a page
+	Limit  *Limit                  `form:"limit,omitempty" json:"limit,omitempty"`
+	State  *ListNoticesParamsState `form:"state,omitempty" json:"state,omitempty"`
+	Medium *Medium                 `form:"medium,omitempty" json:"medium,omitempty"`
+}
+
+// ListNoticesParamsState defines parameters for ListNotices.
+type ListNoticesParamsState string
+
+// RetryNoticesParams defines parameters for RetryNotices.
+type RetryNoticesParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RetryNoticeParams defines parameters for RetryNotice.
+type RetryNoticeParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -1605,6 +1956,12 @@ type CheckProofJSONRequestBody = ProofToCheck
 // PlaceHoldJSONRequestBody defines body for PlaceHold for application/json ContentType.
 type PlaceHoldJSONRequestBody = NewHold
 
+// FinishSlackJSONRequestBody defines body for FinishSlack for application/json ContentType.
+type FinishSlackJSONRequestBody = SlackFinish
+
+// TestNoticeJSONRequestBody defines body for TestNotice for application/json ContentType.
+type TestNoticeJSONRequestBody = NoticeTest
+
 // CreateMyDeviceJSONRequestBody defines body for CreateMyDevice for application/json ContentType.
 type CreateMyDeviceJSONRequestBody = NewDevice
 
@@ -1620,8 +1977,14 @@ type FinishEnrolmentJSONRequestBody = FactorProof
 // RenameMyFactorJSONRequestBody defines body for RenameMyFactor for application/json ContentType.
 type RenameMyFactorJSONRequestBody = FactorName
 
+// ChooseMyNoticesJSONRequestBody defines body for ChooseMyNotices for application/json ContentType.
+type ChooseMyNoticesJSONRequestBody = NoticeWishes
+
 // ApproveStepUpJSONRequestBody defines body for ApproveStepUp for application/json ContentType.
 type ApproveStepUpJSONRequestBody = StepUpApproval
+
+// AddNoticeRuleJSONRequestBody defines body for AddNoticeRule for application/json ContentType.
+type AddNoticeRuleJSONRequestBody = NewNoticeRule
 
 // CreateRoleJSONRequestBody defines body for CreateRole for application/json ContentType.
 type CreateRoleJSONRequestBody = NewRole
@@ -1721,6 +2084,24 @@ type ServerInterface interface {
 	// GetReady Whether it can do its work, and what is in the way
 	// (GET /health/ready)
 	GetReady(w http.ResponseWriter, r *http.Request)
+	// ListIntegrations How mail and Slack do, and what waits for them
+	// (GET /integrations)
+	ListIntegrations(w http.ResponseWriter, r *http.Request)
+	// RemoveSlack Disconnect Slack; its token is revoked and forgotten
+	// (DELETE /integrations/slack)
+	RemoveSlack(w http.ResponseWriter, r *http.Request, params RemoveSlackParams)
+	// BeginSlack Begin to connect a Slack workspace
+	// (POST /integrations/slack)
+	BeginSlack(w http.ResponseWriter, r *http.Request)
+	// FinishSlack Connect the workspace that Slack sent the browser back from
+	// (PUT /integrations/slack)
+	FinishSlack(w http.ResponseWriter, r *http.Request, params FinishSlackParams)
+	// ListSlackChannels The public channels of the connected workspace
+	// (GET /integrations/slack/channels)
+	ListSlackChannels(w http.ResponseWriter, r *http.Request)
+	// TestNotice Send a notice that says nothing but that it arrives
+	// (POST /integrations/test)
+	TestNotice(w http.ResponseWriter, r *http.Request, params TestNoticeParams)
 	// Watch Hear that something has changed
 	// (GET /live)
 	Watch(w http.ResponseWriter, r *http.Request)
@@ -1757,6 +2138,12 @@ type ServerInterface interface {
 	// RenameMyFactor Give a second factor another name
 	// (PUT /me/factors/{factorId})
 	RenameMyFactor(w http.ResponseWriter, r *http.Request, factorId FactorId, params RenameMyFactorParams)
+	// ListMyNotices What the caller is told of, and by what
+	// (GET /me/notices)
+	ListMyNotices(w http.ResponseWriter, r *http.Request)
+	// ChooseMyNotices Change what the caller is told of
+	// (PUT /me/notices)
+	ChooseMyNotices(w http.ResponseWriter, r *http.Request, params ChooseMyNoticesParams)
 	// ListMySessions The caller's own browser sessions
 	// (GET /me/sessions)
 	ListMySessions(w http.ResponseWriter, r *http.Request, params ListMySessionsParams)
@@ -1787,6 +2174,24 @@ type ServerInterface interface {
 	// DistrustMyDevice Ask for a second factor in that browser again
 	// (DELETE /me/trusted-devices/{trustedId})
 	DistrustMyDevice(w http.ResponseWriter, r *http.Request, trustedId TrustedId, params DistrustMyDeviceParams)
+	// ListNoticeRules Which events Slack channels are told of
+	// (GET /notice-rules)
+	ListNoticeRules(w http.ResponseWriter, r *http.Request)
+	// AddNoticeRule Tell a Slack channel of events
+	// (POST /notice-rules)
+	AddNoticeRule(w http.ResponseWriter, r *http.Request, params AddNoticeRuleParams)
+	// RemoveNoticeRule End a rule
+	// (DELETE /notice-rules/{ruleId})
+	RemoveNoticeRule(w http.ResponseWriter, r *http.Request, ruleId RuleId, params RemoveNoticeRuleParams)
+	// ListNotices The outbox, the newest first
+	// (GET /notices)
+	ListNotices(w http.ResponseWriter, r *http.Request, params ListNoticesParams)
+	// RetryNotices Try all notices again that were given up
+	// (POST /notices/retry)
+	RetryNotices(w http.ResponseWriter, r *http.Request, params RetryNoticesParams)
+	// RetryNotice Try a notice again that was given up
+	// (POST /notices/{noticeId}/retry)
+	RetryNotice(w http.ResponseWriter, r *http.Request, noticeId NoticeId, params RetryNoticeParams)
 	// GetDocument This document
 	// (GET /openapi.json)
 	GetDocument(w http.ResponseWriter, r *http.Request)
@@ -1874,6 +2279,9 @@ type ServerInterface interface {
 	// LockUser Lock a person and everything they own, at once
 	// (POST /users/{userId}/lock)
 	LockUser(w http.ResponseWriter, r *http.Request, userId UserId, params LockUserParams)
+	// GetUserMail Whether mail reaches a person, and what they were told last
+	// (GET /users/{userId}/mail)
+	GetUserMail(w http.ResponseWriter, r *http.Request, userId UserId)
 	// UnlockUser Unlock a person
 	// (POST /users/{userId}/unlock)
 	UnlockUser(w http.ResponseWriter, r *http.Request, userId UserId, params UnlockUserParams)
@@ -2809,6 +3217,171 @@ func (siw *ServerInterfaceWrapper) GetReady(w http.ResponseWriter, r *http.Reque
 	handler.ServeHTTP(w, r)
 }
 
+// ListIntegrations operation middleware
+func (siw *ServerInterfaceWrapper) ListIntegrations(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListIntegrations(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemoveSlack operation middleware
+func (siw *ServerInterfaceWrapper) RemoveSlack(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveSlackParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemoveSlack(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// BeginSlack operation middleware
+func (siw *ServerInterfaceWrapper) BeginSlack(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BeginSlack(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// FinishSlack operation middleware
+func (siw *ServerInterfaceWrapper) FinishSlack(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params FinishSlackParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.FinishSlack(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListSlackChannels operation middleware
+func (siw *ServerInterfaceWrapper) ListSlackChannels(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSlackChannels(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// TestNotice operation middleware
+func (siw *ServerInterfaceWrapper) TestNotice(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params TestNoticeParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.TestNotice(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // Watch operation middleware
 func (siw *ServerInterfaceWrapper) Watch(w http.ResponseWriter, r *http.Request) {
 
@@ -3270,6 +3843,61 @@ func (siw *ServerInterfaceWrapper) RenameMyFactor(w http.ResponseWriter, r *http
 	handler.ServeHTTP(w, r)
 }
 
+// ListMyNotices operation middleware
+func (siw *ServerInterfaceWrapper) ListMyNotices(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListMyNotices(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ChooseMyNotices operation middleware
+func (siw *ServerInterfaceWrapper) ChooseMyNotices(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ChooseMyNoticesParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ChooseMyNotices(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListMySessions operation middleware
 func (siw *ServerInterfaceWrapper) ListMySessions(w http.ResponseWriter, r *http.Request) {
 
@@ -3652,6 +4280,274 @@ func (siw *ServerInterfaceWrapper) DistrustMyDevice(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.DistrustMyDevice(w, r, trustedId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListNoticeRules operation middleware
+func (siw *ServerInterfaceWrapper) ListNoticeRules(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListNoticeRules(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AddNoticeRule operation middleware
+func (siw *ServerInterfaceWrapper) AddNoticeRule(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddNoticeRuleParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AddNoticeRule(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemoveNoticeRule operation middleware
+func (siw *ServerInterfaceWrapper) RemoveNoticeRule(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "ruleId" -------------
+	var ruleId RuleId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "ruleId", mux.Vars(r)["ruleId"], &ruleId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ruleId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RemoveNoticeRuleParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemoveNoticeRule(w, r, ruleId, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListNotices operation middleware
+func (siw *ServerInterfaceWrapper) ListNotices(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListNoticesParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "medium" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "medium", r.URL.Query(), &params.Medium, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "medium"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "medium", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListNotices(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RetryNotices operation middleware
+func (siw *ServerInterfaceWrapper) RetryNotices(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RetryNoticesParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RetryNotices(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RetryNotice operation middleware
+func (siw *ServerInterfaceWrapper) RetryNotice(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "noticeId" -------------
+	var noticeId NoticeId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "noticeId", mux.Vars(r)["noticeId"], &noticeId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "noticeId", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RetryNoticeParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RetryNotice(w, r, noticeId, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -4918,6 +5814,32 @@ func (siw *ServerInterfaceWrapper) LockUser(w http.ResponseWriter, r *http.Reque
 	handler.ServeHTTP(w, r)
 }
 
+// GetUserMail operation middleware
+func (siw *ServerInterfaceWrapper) GetUserMail(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "userId" -------------
+	var userId UserId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "userId", mux.Vars(r)["userId"], &userId, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "uuid", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "userId", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUserMail(w, r, userId)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // UnlockUser operation middleware
 func (siw *ServerInterfaceWrapper) UnlockUser(w http.ResponseWriter, r *http.Request) {
 
@@ -5174,6 +6096,36 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/sessions", wrapper.ListSessions).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/sessions/{sessionId}", wrapper.RevokeSession).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/me/notices", wrapper.ListMyNotices).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/me/notices", wrapper.ChooseMyNotices).Methods(http.MethodPut)
+
+	r.HandleFunc(options.BaseURL+"/integrations", wrapper.ListIntegrations).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/integrations/slack", wrapper.RemoveSlack).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/integrations/slack", wrapper.BeginSlack).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/integrations/slack", wrapper.FinishSlack).Methods(http.MethodPut)
+
+	r.HandleFunc(options.BaseURL+"/integrations/slack/channels", wrapper.ListSlackChannels).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/integrations/test", wrapper.TestNotice).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/notice-rules", wrapper.ListNoticeRules).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/notice-rules", wrapper.AddNoticeRule).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/notice-rules/{ruleId}", wrapper.RemoveNoticeRule).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/notices", wrapper.ListNotices).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/notices/retry", wrapper.RetryNotices).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/notices/{noticeId}/retry", wrapper.RetryNotice).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/users/{userId}/mail", wrapper.GetUserMail).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/settings", wrapper.ListSettings).Methods(http.MethodGet)
 
@@ -6212,6 +7164,233 @@ func (response GetReadydefaultApplicationProblemPlusJSONResponse) VisitGetReadyR
 	return err
 }
 
+type ListIntegrationsRequestObject struct {
+}
+
+type ListIntegrationsResponseObject interface {
+	VisitListIntegrationsResponse(w http.ResponseWriter) error
+}
+
+type ListIntegrations200JSONResponse IntegrationList
+
+func (response ListIntegrations200JSONResponse) VisitListIntegrationsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListIntegrationsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListIntegrationsdefaultApplicationProblemPlusJSONResponse) VisitListIntegrationsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveSlackRequestObject struct {
+	Params RemoveSlackParams
+}
+
+type RemoveSlackResponseObject interface {
+	VisitRemoveSlackResponse(w http.ResponseWriter) error
+}
+
+type RemoveSlack204Response struct {
+}
+
+func (response RemoveSlack204Response) VisitRemoveSlackResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveSlackdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveSlackdefaultApplicationProblemPlusJSONResponse) VisitRemoveSlackResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginSlackRequestObject struct {
+}
+
+type BeginSlackResponseObject interface {
+	VisitBeginSlackResponse(w http.ResponseWriter) error
+}
+
+type BeginSlack200JSONResponse SlackBegun
+
+func (response BeginSlack200JSONResponse) VisitBeginSlackResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type BeginSlackdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response BeginSlackdefaultApplicationProblemPlusJSONResponse) VisitBeginSlackResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishSlackRequestObject struct {
+	Params FinishSlackParams
+	Body   *FinishSlackJSONRequestBody
+}
+
+type FinishSlackResponseObject interface {
+	VisitFinishSlackResponse(w http.ResponseWriter) error
+}
+
+type FinishSlack200JSONResponse IntegrationList
+
+func (response FinishSlack200JSONResponse) VisitFinishSlackResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type FinishSlackdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response FinishSlackdefaultApplicationProblemPlusJSONResponse) VisitFinishSlackResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSlackChannelsRequestObject struct {
+}
+
+type ListSlackChannelsResponseObject interface {
+	VisitListSlackChannelsResponse(w http.ResponseWriter) error
+}
+
+type ListSlackChannels200JSONResponse SlackChannelList
+
+func (response ListSlackChannels200JSONResponse) VisitListSlackChannelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSlackChannelsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSlackChannelsdefaultApplicationProblemPlusJSONResponse) VisitListSlackChannelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestNoticeRequestObject struct {
+	Params TestNoticeParams
+	Body   *TestNoticeJSONRequestBody
+}
+
+type TestNoticeResponseObject interface {
+	VisitTestNoticeResponse(w http.ResponseWriter) error
+}
+
+type TestNotice202JSONResponse Notice
+
+func (response TestNotice202JSONResponse) VisitTestNoticeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TestNoticedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TestNoticedefaultApplicationProblemPlusJSONResponse) VisitTestNoticeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type WatchRequestObject struct {
 }
 
@@ -6704,6 +7883,84 @@ func (response RenameMyFactordefaultApplicationProblemPlusJSONResponse) VisitRen
 	return err
 }
 
+type ListMyNoticesRequestObject struct {
+}
+
+type ListMyNoticesResponseObject interface {
+	VisitListMyNoticesResponse(w http.ResponseWriter) error
+}
+
+type ListMyNotices200JSONResponse NoticeChoiceList
+
+func (response ListMyNotices200JSONResponse) VisitListMyNoticesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListMyNoticesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListMyNoticesdefaultApplicationProblemPlusJSONResponse) VisitListMyNoticesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChooseMyNoticesRequestObject struct {
+	Params ChooseMyNoticesParams
+	Body   *ChooseMyNoticesJSONRequestBody
+}
+
+type ChooseMyNoticesResponseObject interface {
+	VisitChooseMyNoticesResponse(w http.ResponseWriter) error
+}
+
+type ChooseMyNotices200JSONResponse NoticeChoiceList
+
+func (response ChooseMyNotices200JSONResponse) VisitChooseMyNoticesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChooseMyNoticesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ChooseMyNoticesdefaultApplicationProblemPlusJSONResponse) VisitChooseMyNoticesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListMySessionsRequestObject struct {
 	Params ListMySessionsParams
 }
@@ -7075,6 +8332,230 @@ type DistrustMyDevicedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response DistrustMyDevicedefaultApplicationProblemPlusJSONResponse) VisitDistrustMyDeviceResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNoticeRulesRequestObject struct {
+}
+
+type ListNoticeRulesResponseObject interface {
+	VisitListNoticeRulesResponse(w http.ResponseWriter) error
+}
+
+type ListNoticeRules200JSONResponse NoticeRuleList
+
+func (response ListNoticeRules200JSONResponse) VisitListNoticeRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNoticeRulesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListNoticeRulesdefaultApplicationProblemPlusJSONResponse) VisitListNoticeRulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddNoticeRuleRequestObject struct {
+	Params AddNoticeRuleParams
+	Body   *AddNoticeRuleJSONRequestBody
+}
+
+type AddNoticeRuleResponseObject interface {
+	VisitAddNoticeRuleResponse(w http.ResponseWriter) error
+}
+
+type AddNoticeRule201JSONResponse NoticeRule
+
+func (response AddNoticeRule201JSONResponse) VisitAddNoticeRuleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AddNoticeRuledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AddNoticeRuledefaultApplicationProblemPlusJSONResponse) VisitAddNoticeRuleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveNoticeRuleRequestObject struct {
+	RuleId RuleId `json:"ruleId"`
+	Params RemoveNoticeRuleParams
+}
+
+type RemoveNoticeRuleResponseObject interface {
+	VisitRemoveNoticeRuleResponse(w http.ResponseWriter) error
+}
+
+type RemoveNoticeRule204Response struct {
+}
+
+func (response RemoveNoticeRule204Response) VisitRemoveNoticeRuleResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveNoticeRuledefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RemoveNoticeRuledefaultApplicationProblemPlusJSONResponse) VisitRemoveNoticeRuleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNoticesRequestObject struct {
+	Params ListNoticesParams
+}
+
+type ListNoticesResponseObject interface {
+	VisitListNoticesResponse(w http.ResponseWriter) error
+}
+
+type ListNotices200JSONResponse NoticePage
+
+func (response ListNotices200JSONResponse) VisitListNoticesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNoticesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListNoticesdefaultApplicationProblemPlusJSONResponse) VisitListNoticesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryNoticesRequestObject struct {
+	Params RetryNoticesParams
+}
+
+type RetryNoticesResponseObject interface {
+	VisitRetryNoticesResponse(w http.ResponseWriter) error
+}
+
+type RetryNotices200JSONResponse NoticesRetried
+
+func (response RetryNotices200JSONResponse) VisitRetryNoticesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryNoticesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RetryNoticesdefaultApplicationProblemPlusJSONResponse) VisitRetryNoticesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryNoticeRequestObject struct {
+	NoticeId NoticeId `json:"noticeId"`
+	Params   RetryNoticeParams
+}
+
+type RetryNoticeResponseObject interface {
+	VisitRetryNoticeResponse(w http.ResponseWriter) error
+}
+
+type RetryNotice204Response struct {
+}
+
+func (response RetryNotice204Response) VisitRetryNoticeResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RetryNoticedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RetryNoticedefaultApplicationProblemPlusJSONResponse) VisitRetryNoticeResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -8211,6 +9692,45 @@ func (response LockUserdefaultApplicationProblemPlusJSONResponse) VisitLockUserR
 	return err
 }
 
+type GetUserMailRequestObject struct {
+	UserId UserId `json:"userId"`
+}
+
+type GetUserMailResponseObject interface {
+	VisitGetUserMailResponse(w http.ResponseWriter) error
+}
+
+type GetUserMail200JSONResponse UserMail
+
+func (response GetUserMail200JSONResponse) VisitGetUserMailResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUserMaildefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUserMaildefaultApplicationProblemPlusJSONResponse) VisitGetUserMailResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type UnlockUserRequestObject struct {
 	UserId UserId `json:"userId"`
 	Params UnlockUserParams
@@ -8322,6 +9842,24 @@ type StrictServerInterface interface {
 	// GetReady Whether it can do its work, and what is in the way
 	// (GET /health/ready)
 	GetReady(ctx context.Context, request GetReadyRequestObject) (GetReadyResponseObject, error)
+	// ListIntegrations How mail and Slack do, and what waits for them
+	// (GET /integrations)
+	ListIntegrations(ctx context.Context, request ListIntegrationsRequestObject) (ListIntegrationsResponseObject, error)
+	// RemoveSlack Disconnect Slack; its token is revoked and forgotten
+	// (DELETE /integrations/slack)
+	RemoveSlack(ctx context.Context, request RemoveSlackRequestObject) (RemoveSlackResponseObject, error)
+	// BeginSlack Begin to connect a Slack workspace
+	// (POST /integrations/slack)
+	BeginSlack(ctx context.Context, request BeginSlackRequestObject) (BeginSlackResponseObject, error)
+	// FinishSlack Connect the workspace that Slack sent the browser back from
+	// (PUT /integrations/slack)
+	FinishSlack(ctx context.Context, request FinishSlackRequestObject) (FinishSlackResponseObject, error)
+	// ListSlackChannels The public channels of the connected workspace
+	// (GET /integrations/slack/channels)
+	ListSlackChannels(ctx context.Context, request ListSlackChannelsRequestObject) (ListSlackChannelsResponseObject, error)
+	// TestNotice Send a notice that says nothing but that it arrives
+	// (POST /integrations/test)
+	TestNotice(ctx context.Context, request TestNoticeRequestObject) (TestNoticeResponseObject, error)
 	// Watch Hear that something has changed
 	// (GET /live)
 	Watch(ctx context.Context, request WatchRequestObject) (WatchResponseObject, error)
@@ -8358,6 +9896,12 @@ type StrictServerInterface interface {
 	// RenameMyFactor Give a second factor another name
 	// (PUT /me/factors/{factorId})
 	RenameMyFactor(ctx context.Context, request RenameMyFactorRequestObject) (RenameMyFactorResponseObject, error)
+	// ListMyNotices What the caller is told of, and by what
+	// (GET /me/notices)
+	ListMyNotices(ctx context.Context, request ListMyNoticesRequestObject) (ListMyNoticesResponseObject, error)
+	// ChooseMyNotices Change what the caller is told of
+	// (PUT /me/notices)
+	ChooseMyNotices(ctx context.Context, request ChooseMyNoticesRequestObject) (ChooseMyNoticesResponseObject, error)
 	// ListMySessions The caller's own browser sessions
 	// (GET /me/sessions)
 	ListMySessions(ctx context.Context, request ListMySessionsRequestObject) (ListMySessionsResponseObject, error)
@@ -8388,6 +9932,24 @@ type StrictServerInterface interface {
 	// DistrustMyDevice Ask for a second factor in that browser again
 	// (DELETE /me/trusted-devices/{trustedId})
 	DistrustMyDevice(ctx context.Context, request DistrustMyDeviceRequestObject) (DistrustMyDeviceResponseObject, error)
+	// ListNoticeRules Which events Slack channels are told of
+	// (GET /notice-rules)
+	ListNoticeRules(ctx context.Context, request ListNoticeRulesRequestObject) (ListNoticeRulesResponseObject, error)
+	// AddNoticeRule Tell a Slack channel of events
+	// (POST /notice-rules)
+	AddNoticeRule(ctx context.Context, request AddNoticeRuleRequestObject) (AddNoticeRuleResponseObject, error)
+	// RemoveNoticeRule End a rule
+	// (DELETE /notice-rules/{ruleId})
+	RemoveNoticeRule(ctx context.Context, request RemoveNoticeRuleRequestObject) (RemoveNoticeRuleResponseObject, error)
+	// ListNotices The outbox, the newest first
+	// (GET /notices)
+	ListNotices(ctx context.Context, request ListNoticesRequestObject) (ListNoticesResponseObject, error)
+	// RetryNotices Try all notices again that were given up
+	// (POST /notices/retry)
+	RetryNotices(ctx context.Context, request RetryNoticesRequestObject) (RetryNoticesResponseObject, error)
+	// RetryNotice Try a notice again that was given up
+	// (POST /notices/{noticeId}/retry)
+	RetryNotice(ctx context.Context, request RetryNoticeRequestObject) (RetryNoticeResponseObject, error)
 	// GetDocument This document
 	// (GET /openapi.json)
 	GetDocument(ctx context.Context, request GetDocumentRequestObject) (GetDocumentResponseObject, error)
@@ -8475,6 +10037,9 @@ type StrictServerInterface interface {
 	// LockUser Lock a person and everything they own, at once
 	// (POST /users/{userId}/lock)
 	LockUser(ctx context.Context, request LockUserRequestObject) (LockUserResponseObject, error)
+	// GetUserMail Whether mail reaches a person, and what they were told last
+	// (GET /users/{userId}/mail)
+	GetUserMail(ctx context.Context, request GetUserMailRequestObject) (GetUserMailResponseObject, error)
 	// UnlockUser Unlock a person
 	// (POST /users/{userId}/unlock)
 	UnlockUser(ctx context.Context, request UnlockUserRequestObject) (UnlockUserResponseObject, error)
@@ -9129,6 +10694,170 @@ func (sh *strictHandler) GetReady(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// ListIntegrations operation middleware
+func (sh *strictHandler) ListIntegrations(w http.ResponseWriter, r *http.Request) {
+	var request ListIntegrationsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListIntegrations(ctx, request.(ListIntegrationsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListIntegrations")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListIntegrationsResponseObject); ok {
+		if err := validResponse.VisitListIntegrationsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveSlack operation middleware
+func (sh *strictHandler) RemoveSlack(w http.ResponseWriter, r *http.Request, params RemoveSlackParams) {
+	var request RemoveSlackRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveSlack(ctx, request.(RemoveSlackRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveSlack")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RemoveSlackResponseObject); ok {
+		if err := validResponse.VisitRemoveSlackResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// BeginSlack operation middleware
+func (sh *strictHandler) BeginSlack(w http.ResponseWriter, r *http.Request) {
+	var request BeginSlackRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.BeginSlack(ctx, request.(BeginSlackRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "BeginSlack")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(BeginSlackResponseObject); ok {
+		if err := validResponse.VisitBeginSlackResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// FinishSlack operation middleware
+func (sh *strictHandler) FinishSlack(w http.ResponseWriter, r *http.Request, params FinishSlackParams) {
+	var request FinishSlackRequestObject
+
+	request.Params = params
+
+	var body FinishSlackJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.FinishSlack(ctx, request.(FinishSlackRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "FinishSlack")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(FinishSlackResponseObject); ok {
+		if err := validResponse.VisitFinishSlackResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListSlackChannels operation middleware
+func (sh *strictHandler) ListSlackChannels(w http.ResponseWriter, r *http.Request) {
+	var request ListSlackChannelsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSlackChannels(ctx, request.(ListSlackChannelsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSlackChannels")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListSlackChannelsResponseObject); ok {
+		if err := validResponse.VisitListSlackChannelsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TestNotice operation middleware
+func (sh *strictHandler) TestNotice(w http.ResponseWriter, r *http.Request, params TestNoticeParams) {
+	var request TestNoticeRequestObject
+
+	request.Params = params
+
+	var body TestNoticeJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.TestNotice(ctx, request.(TestNoticeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TestNotice")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(TestNoticeResponseObject); ok {
+		if err := validResponse.VisitTestNoticeResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // Watch operation middleware
 func (sh *strictHandler) Watch(w http.ResponseWriter, r *http.Request) {
 	var request WatchRequestObject
@@ -9475,6 +11204,63 @@ func (sh *strictHandler) RenameMyFactor(w http.ResponseWriter, r *http.Request, 
 	}
 }
 
+// ListMyNotices operation middleware
+func (sh *strictHandler) ListMyNotices(w http.ResponseWriter, r *http.Request) {
+	var request ListMyNoticesRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListMyNotices(ctx, request.(ListMyNoticesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListMyNotices")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListMyNoticesResponseObject); ok {
+		if err := validResponse.VisitListMyNoticesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ChooseMyNotices operation middleware
+func (sh *strictHandler) ChooseMyNotices(w http.ResponseWriter, r *http.Request, params ChooseMyNoticesParams) {
+	var request ChooseMyNoticesRequestObject
+
+	request.Params = params
+
+	var body ChooseMyNoticesJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ChooseMyNotices(ctx, request.(ChooseMyNoticesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChooseMyNotices")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ChooseMyNoticesResponseObject); ok {
+		if err := validResponse.VisitChooseMyNoticesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListMySessions operation middleware
 func (sh *strictHandler) ListMySessions(w http.ResponseWriter, r *http.Request, params ListMySessionsParams) {
 	var request ListMySessionsRequestObject
@@ -9736,6 +11522,169 @@ func (sh *strictHandler) DistrustMyDevice(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(DistrustMyDeviceResponseObject); ok {
 		if err := validResponse.VisitDistrustMyDeviceResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListNoticeRules operation middleware
+func (sh *strictHandler) ListNoticeRules(w http.ResponseWriter, r *http.Request) {
+	var request ListNoticeRulesRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListNoticeRules(ctx, request.(ListNoticeRulesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListNoticeRules")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListNoticeRulesResponseObject); ok {
+		if err := validResponse.VisitListNoticeRulesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AddNoticeRule operation middleware
+func (sh *strictHandler) AddNoticeRule(w http.ResponseWriter, r *http.Request, params AddNoticeRuleParams) {
+	var request AddNoticeRuleRequestObject
+
+	request.Params = params
+
+	var body AddNoticeRuleJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AddNoticeRule(ctx, request.(AddNoticeRuleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AddNoticeRule")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AddNoticeRuleResponseObject); ok {
+		if err := validResponse.VisitAddNoticeRuleResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveNoticeRule operation middleware
+func (sh *strictHandler) RemoveNoticeRule(w http.ResponseWriter, r *http.Request, ruleId RuleId, params RemoveNoticeRuleParams) {
+	var request RemoveNoticeRuleRequestObject
+
+	request.RuleId = ruleId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveNoticeRule(ctx, request.(RemoveNoticeRuleRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveNoticeRule")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RemoveNoticeRuleResponseObject); ok {
+		if err := validResponse.VisitRemoveNoticeRuleResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListNotices operation middleware
+func (sh *strictHandler) ListNotices(w http.ResponseWriter, r *http.Request, params ListNoticesParams) {
+	var request ListNoticesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListNotices(ctx, request.(ListNoticesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListNotices")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListNoticesResponseObject); ok {
+		if err := validResponse.VisitListNoticesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RetryNotices operation middleware
+func (sh *strictHandler) RetryNotices(w http.ResponseWriter, r *http.Request, params RetryNoticesParams) {
+	var request RetryNoticesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RetryNotices(ctx, request.(RetryNoticesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetryNotices")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RetryNoticesResponseObject); ok {
+		if err := validResponse.VisitRetryNoticesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RetryNotice operation middleware
+func (sh *strictHandler) RetryNotice(w http.ResponseWriter, r *http.Request, noticeId NoticeId, params RetryNoticeParams) {
+	var request RetryNoticeRequestObject
+
+	request.NoticeId = noticeId
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RetryNotice(ctx, request.(RetryNoticeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetryNotice")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RetryNoticeResponseObject); ok {
+		if err := validResponse.VisitRetryNoticeResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -10557,6 +12506,32 @@ func (sh *strictHandler) LockUser(w http.ResponseWriter, r *http.Request, userId
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(LockUserResponseObject); ok {
 		if err := validResponse.VisitLockUserResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUserMail operation middleware
+func (sh *strictHandler) GetUserMail(w http.ResponseWriter, r *http.Request, userId UserId) {
+	var request GetUserMailRequestObject
+
+	request.UserId = userId
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUserMail(ctx, request.(GetUserMailRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUserMail")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUserMailResponseObject); ok {
+		if err := validResponse.VisitGetUserMailResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -25,6 +25,7 @@ import (
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/mfa"
+	"rackgateway/pkg/notify"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/postgres/postgrestest"
 	"rackgateway/pkg/seal"
@@ -97,7 +98,8 @@ func newWorld(t testing.TB, change ...func(*adminapi.Config)) *world {
 		DB: pool, Reader: w.reader, Writer: w.writer, Credentials: w.cache, Audit: events,
 		Sessions: w.sessions, Factors: w.factors, Answers: keys.Box("idempotency answer"), RackName: "acme/staging",
 		Origin: &url.URL{Scheme: "https", Host: "gateway.example.com"}, ClientAddress: remote, Now: w.clock,
-		Ledger: &ledger.Book{DB: pool, Key: key, Follower: w.follower, State: w.sequencer.State, StartVerification: func() { w.verifications++ }},
+		Notices: notify.New(notify.Config{DB: pool, Key: key, Keys: keys, Follower: w.follower, Console: &url.URL{Scheme: "https", Host: "gateway.example.com"}, Now: w.clock}),
+		Ledger:  &ledger.Book{DB: pool, Key: key, Follower: w.follower, State: w.sequencer.State, StartVerification: func() { w.verifications++ }},
 	}
 	for _, fn := range change {
 		fn(&config)

@@ -102,6 +102,8 @@ where notice_id = $1 and state = 'dead' returning topic, medium, recipient`
 	reviveAll = `
 update rgw.notices set state = 'waiting', ended_at = null, attempts = 0, next_at = now(), made_at = now(), trouble = ''
 where state = 'dead' and ($1 = '' or medium = $1) returning topic, medium, recipient`
+
+	noticeThere = `select exists (select from rgw.notices where notice_id = $1)`
 )
 
 // Retry tries a dead notice again, or, with no id, all that are dead, and returns how many.
@@ -130,7 +132,14 @@ func (s *Service) Retry(ctx context.Context, by directory.Actor, id uuid.UUID, m
 			return nil
 		}
 		if many == 0 {
-			return &directory.Error{Kind: directory.Conflict, Code: "notice-not-dead", Message: "there is no notice " + id.String() + " that was given up: list the dead ones to see which there are"}
+			var there bool
+			if err := tx.GetContext(ctx, &there, noticeThere, id); err != nil {
+				return wrap("look for a notice", err)
+			}
+			if !there {
+				return &directory.Error{Kind: directory.NotFound, Code: "no-such-notice", Message: "there is no notice " + id.String() + ": list the dead ones to see which there are"}
+			}
+			return &directory.Error{Kind: directory.Conflict, Code: "notice-not-dead", Message: "the notice " + id.String() + " was not given up: there is nothing to retry"}
 		}
 		e.Resource = revived[0].Recipient
 		e.Detail.Params.Add("id", id.String())

@@ -105,6 +105,54 @@ func (e MeKind) Valid() bool {
 	}
 }
 
+// Defines values for Medium.
+const (
+	MediumMail  Medium = "mail"
+	MediumSlack Medium = "slack"
+)
+
+// Valid indicates whether the value is a known member of the Medium enum.
+func (e Medium) Valid() bool {
+	switch e {
+	case MediumMail:
+		return true
+	case MediumSlack:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NoticeState.
+const (
+	NoticeStateDead     NoticeState = "dead"
+	NoticeStateGathered NoticeState = "gathered"
+	NoticeStateHeld     NoticeState = "held"
+	NoticeStateSending  NoticeState = "sending"
+	NoticeStateSent     NoticeState = "sent"
+	NoticeStateWaiting  NoticeState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the NoticeState enum.
+func (e NoticeState) Valid() bool {
+	switch e {
+	case NoticeStateDead:
+		return true
+	case NoticeStateGathered:
+		return true
+	case NoticeStateHeld:
+		return true
+	case NoticeStateSending:
+		return true
+	case NoticeStateSent:
+		return true
+	case NoticeStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SettingSource.
 const (
 	SettingSourceDatabase    SettingSource = "database"
@@ -258,6 +306,27 @@ func (e TokenState) Valid() bool {
 	}
 }
 
+// Defines values for UserMailState.
+const (
+	UserMailStateBounced    UserMailState = "bounced"
+	UserMailStateComplained UserMailState = "complained"
+	UserMailStateFine       UserMailState = "fine"
+)
+
+// Valid indicates whether the value is a known member of the UserMailState enum.
+func (e UserMailState) Valid() bool {
+	switch e {
+	case UserMailStateBounced:
+		return true
+	case UserMailStateComplained:
+		return true
+	case UserMailStateFine:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for VerificationWhat.
 const (
 	VerificationWhatBucket   VerificationWhat = "bucket"
@@ -366,6 +435,33 @@ func (e ExportEventsParamsFormat) Valid() bool {
 	case ExportEventsParamsFormatCsv:
 		return true
 	case ExportEventsParamsFormatJsonl:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListNoticesParamsState.
+const (
+	ListNoticesParamsStateDead     ListNoticesParamsState = "dead"
+	ListNoticesParamsStateGathered ListNoticesParamsState = "gathered"
+	ListNoticesParamsStateHeld     ListNoticesParamsState = "held"
+	ListNoticesParamsStateSent     ListNoticesParamsState = "sent"
+	ListNoticesParamsStateWaiting  ListNoticesParamsState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the ListNoticesParamsState enum.
+func (e ListNoticesParamsState) Valid() bool {
+	switch e {
+	case ListNoticesParamsStateDead:
+		return true
+	case ListNoticesParamsStateGathered:
+		return true
+	case ListNoticesParamsStateHeld:
+		return true
+	case ListNoticesParamsStateSent:
+		return true
+	case ListNoticesParamsStateWaiting:
 		return true
 	default:
 		return false
@@ -606,6 +702,58 @@ type HoldList struct {
 	Items []Hold `json:"items"`
 }
 
+// Integration defines model for Integration.
+type Integration struct {
+	// Configured The environment says how
+	Configured bool `json:"configured"`
+
+	// Connected Notices go out by it
+	Connected   bool       `json:"connected"`
+	ConnectedAt *time.Time `json:"connected_at,omitempty"`
+	ConnectedBy *string    `json:"connected_by,omitempty"`
+
+	// Dead Given up; they can be retried
+	Dead     int64      `json:"dead"`
+	FailedAt *time.Time `json:"failed_at,omitempty"`
+
+	// Failures Since the last success
+	Failures int `json:"failures"`
+
+	// From Address that mail comes from
+	From *string `json:"from,omitempty"`
+
+	// Held Until a digest gathers them
+	Held int64 `json:"held"`
+
+	// LogOnly Mails are logged in place of being sent, in development
+	LogOnly bool   `json:"log_only"`
+	Medium  Medium `json:"medium"`
+
+	// Oldest Since when the oldest has waited
+	Oldest *time.Time `json:"oldest,omitempty"`
+
+	// PausedUntil Nothing is tried before then
+	PausedUntil *time.Time `json:"paused_until,omitempty"`
+
+	// SentToday Within 24 hours
+	SentToday   int64      `json:"sent_today"`
+	SucceededAt *time.Time `json:"succeeded_at,omitempty"`
+
+	// Team Slack workspace
+	Team *string `json:"team,omitempty"`
+
+	// Trouble The last failure, in a sentence
+	Trouble *string `json:"trouble,omitempty"`
+	Waiting int64   `json:"waiting"`
+}
+
+// IntegrationList defines model for IntegrationList.
+type IntegrationList struct {
+	// Behind Events of the ledger that notices have yet to look at
+	Behind *int64        `json:"behind,omitempty"`
+	Items  []Integration `json:"items"`
+}
+
 // IssuedToken defines model for IssuedToken.
 type IssuedToken struct {
 	// Secret The token's text. It is shown this once; what is kept is its hash.
@@ -671,6 +819,9 @@ type Me struct {
 // MeKind defines model for Me.Kind.
 type MeKind string
 
+// Medium defines model for Medium.
+type Medium string
+
 // MyFactor How the caller's second factor stands; people only.
 type MyFactor struct {
 	// Enrolled The caller has one
@@ -716,6 +867,15 @@ type NewHold struct {
 	Until openapi_types.Date `json:"until"`
 }
 
+// NewNoticeRule defines model for NewNoticeRule.
+type NewNoticeRule struct {
+	ChannelId   string  `json:"channel_id"`
+	ChannelName *string `json:"channel_name,omitempty"`
+
+	// Patterns An action such as app.delete, all of a kind such as user.*, refused, alert, or *
+	Patterns []string `json:"patterns"`
+}
+
 // NewRole defines model for NewRole.
 type NewRole struct {
 	Description *string  `json:"description,omitempty"`
@@ -742,6 +902,94 @@ type NewUser struct {
 	Bindings *[]Binding `json:"bindings,omitempty"`
 	Email    string     `json:"email"`
 	Name     *string    `json:"name,omitempty"`
+}
+
+// Notice defines model for Notice.
+type Notice struct {
+	Attempts   int                `json:"attempts"`
+	EndedAt    *time.Time         `json:"ended_at,omitempty"`
+	HappenedAt time.Time          `json:"happened_at"`
+	Headline   string             `json:"headline"`
+	Id         openapi_types.UUID `json:"id"`
+	MadeAt     time.Time          `json:"made_at"`
+	Medium     Medium             `json:"medium"`
+
+	// NextAt When it is tried next, while it waits
+	NextAt    *time.Time `json:"next_at,omitempty"`
+	Recipient string     `json:"recipient"`
+
+	// RequestId Of the event that it is about
+	RequestId *openapi_types.UUID `json:"request_id,omitempty"`
+	State     NoticeState         `json:"state"`
+	Topic     string              `json:"topic"`
+
+	// Trouble Why the last attempt failed
+	Trouble *string `json:"trouble,omitempty"`
+}
+
+// NoticeState defines model for Notice.State.
+type NoticeState string
+
+// NoticeChoice defines model for NoticeChoice.
+type NoticeChoice struct {
+	Description string `json:"description"`
+	Mail        bool   `json:"mail"`
+
+	// Own About one's own security: the mail cannot be turned off
+	Own   bool   `json:"own"`
+	Slack bool   `json:"slack"`
+	Topic string `json:"topic"`
+}
+
+// NoticeChoiceList defines model for NoticeChoiceList.
+type NoticeChoiceList struct {
+	Items []NoticeChoice `json:"items"`
+}
+
+// NoticePage defines model for NoticePage.
+type NoticePage struct {
+	Items []Notice `json:"items"`
+	Next  *string  `json:"next,omitempty"`
+}
+
+// NoticeRule defines model for NoticeRule.
+type NoticeRule struct {
+	ChannelId   string             `json:"channel_id"`
+	ChannelName string             `json:"channel_name"`
+	CreatedAt   time.Time          `json:"created_at"`
+	CreatedBy   string             `json:"created_by"`
+	Id          openapi_types.UUID `json:"id"`
+	Patterns    []string           `json:"patterns"`
+}
+
+// NoticeRuleList defines model for NoticeRuleList.
+type NoticeRuleList struct {
+	Items []NoticeRule `json:"items"`
+}
+
+// NoticeTest defines model for NoticeTest.
+type NoticeTest struct {
+	Medium Medium `json:"medium"`
+
+	// Recipient A user's address, for mail; a channel's id, or @ and a user's address, for Slack
+	Recipient string `json:"recipient"`
+}
+
+// NoticeWish defines model for NoticeWish.
+type NoticeWish struct {
+	Mail  *bool  `json:"mail,omitempty"`
+	Slack *bool  `json:"slack,omitempty"`
+	Topic string `json:"topic"`
+}
+
+// NoticeWishes defines model for NoticeWishes.
+type NoticeWishes struct {
+	Items []NoticeWish `json:"items"`
+}
+
+// NoticesRetried defines model for NoticesRetried.
+type NoticesRetried struct {
+	Retried int `json:"retried"`
 }
 
 // Overview defines model for Overview.
@@ -981,6 +1229,28 @@ type SettingValue struct {
 	Value json.RawMessage `json:"value"`
 }
 
+// SlackBegun defines model for SlackBegun.
+type SlackBegun struct {
+	Url string `json:"url"`
+}
+
+// SlackChannel defines model for SlackChannel.
+type SlackChannel struct {
+	Id   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// SlackChannelList defines model for SlackChannelList.
+type SlackChannelList struct {
+	Items []SlackChannel `json:"items"`
+}
+
+// SlackFinish defines model for SlackFinish.
+type SlackFinish struct {
+	Code  string `json:"code"`
+	State string `json:"state"`
+}
+
 // StepUp defines model for StepUp.
 type StepUp struct {
 	Address string `json:"address"`
@@ -1142,6 +1412,19 @@ type User struct {
 	SignedInAt   *time.Time         `json:"signed_in_at,omitempty"`
 }
 
+// UserMail defines model for UserMail.
+type UserMail struct {
+	Items  []Notice   `json:"items"`
+	Reason *string    `json:"reason,omitempty"`
+	Since  *time.Time `json:"since,omitempty"`
+
+	// State bounced: mail to the address came back. complained: it was marked as spam
+	State UserMailState `json:"state"`
+}
+
+// UserMailState bounced: mail to the address came back. complained: it was marked as spam
+type UserMailState string
+
 // UserPage defines model for UserPage.
 type UserPage struct {
 	Items []User `json:"items"`
@@ -1191,8 +1474,14 @@ type IdempotencyKey = string
 // Limit defines model for Limit.
 type Limit = int
 
+// NoticeId defines model for NoticeId.
+type NoticeId = openapi_types.UUID
+
 // RoleName defines model for RoleName.
 type RoleName = string
+
+// RuleId defines model for RuleId.
+type RuleId = openapi_types.UUID
 
 // Search defines model for Search.
 type Search = string
@@ -1331,6 +1620,24 @@ type StartVerificationParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// RemoveSlackParams defines parameters for RemoveSlack.
+type RemoveSlackParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// FinishSlackParams defines parameters for FinishSlack.
+type FinishSlackParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// TestNoticeParams defines parameters for TestNotice.
+type TestNoticeParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // MakeBackupCodesParams defines parameters for MakeBackupCodes.
 type MakeBackupCodesParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
@@ -1388,6 +1695,12 @@ type RenameMyFactorParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ChooseMyNoticesParams defines parameters for ChooseMyNotices.
+type ChooseMyNoticesParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListMySessionsParams defines parameters for ListMySessions.
 type ListMySessionsParams struct {
 	// Cursor Where the page before ended
@@ -1429,6 +1742,44 @@ type RefuseStepUpParams struct {
 
 // DistrustMyDeviceParams defines parameters for DistrustMyDevice.
 type DistrustMyDeviceParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// AddNoticeRuleParams defines parameters for AddNoticeRule.
+type AddNoticeRuleParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RemoveNoticeRuleParams defines parameters for RemoveNoticeRule.
+type RemoveNoticeRuleParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListNoticesParams defines parameters for ListNotices.
+type ListNoticesParams struct {
+	// Cursor Where the page before ended
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit Entries a page
+	Limit  *Limit                  `form:"limit,omitempty" json:"limit,omitempty"`
+	State  *ListNoticesParamsState `form:"state,omitempty" json:"state,omitempty"`
+	Medium *Medium                 `form:"medium,omitempty" json:"medium,omitempty"`
+}
+
+// ListNoticesParamsState defines parameters for ListNotices.
+type ListNoticesParamsState string
+
+// RetryNoticesParams defines parameters for RetryNotices.
+type RetryNoticesParams struct {
+	// IdempotencyKey Any text of the caller's own, a new one for each deed
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RetryNoticeParams defines parameters for RetryNotice.
+type RetryNoticeParams struct {
 	// IdempotencyKey Any text of the caller's own, a new one for each deed
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -1605,6 +1956,12 @@ type CheckProofJSONRequestBody = ProofToCheck
 // PlaceHoldJSONRequestBody defines body for PlaceHold for application/json ContentType.
 type PlaceHoldJSONRequestBody = NewHold
 
+// FinishSlackJSONRequestBody defines body for FinishSlack for application/json ContentType.
+type FinishSlackJSONRequestBody = SlackFinish
+
+// TestNoticeJSONRequestBody defines body for TestNotice for application/json ContentType.
+type TestNoticeJSONRequestBody = NoticeTest
+
 // CreateMyDeviceJSONRequestBody defines body for CreateMyDevice for application/json ContentType.
 type CreateMyDeviceJSONRequestBody = NewDevice
 
@@ -1620,8 +1977,14 @@ type FinishEnrolmentJSONRequestBody = FactorProof
 // RenameMyFactorJSONRequestBody defines body for RenameMyFactor for application/json ContentType.
 type RenameMyFactorJSONRequestBody = FactorName
 
+// ChooseMyNoticesJSONRequestBody defines body for ChooseMyNotices for application/json ContentType.
+type ChooseMyNoticesJSONRequestBody = NoticeWishes
+
 // ApproveStepUpJSONRequestBody defines body for ApproveStepUp for application/json ContentType.
 type ApproveStepUpJSONRequestBody = StepUpApproval
+
+// AddNoticeRuleJSONRequestBody defines body for AddNoticeRule for application/json ContentType.
+type AddNoticeRuleJSONRequestBody = NewNoticeRule
 
 // CreateRoleJSONRequestBody defines body for CreateRole for application/json ContentType.
 type CreateRoleJSONRequestBody = NewRole
@@ -1897,6 +2260,56 @@ type ClientInterface interface {
 	// Corresponds with GET /health/ready (the `GetReady` operationId).
 	GetReady(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListIntegrations How mail and Slack do, and what waits for them
+	//
+	// Corresponds with GET /integrations (the `ListIntegrations` operationId).
+	ListIntegrations(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveSlack Disconnect Slack; its token is revoked and forgotten
+	//
+	// Corresponds with DELETE /integrations/slack (the `RemoveSlack` operationId).
+	RemoveSlack(ctx context.Context, params *RemoveSlackParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginSlack Begin to connect a Slack workspace
+	//
+	// The answer says where to send the browser. Slack sends it back to the console with a code, which finishSlack takes from the same person.
+	//
+	// Corresponds with POST /integrations/slack (the `BeginSlack` operationId).
+	BeginSlack(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishSlackWithBody Connect the workspace that Slack sent the browser back from
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /integrations/slack (the `FinishSlack` operationId).
+	FinishSlackWithBody(ctx context.Context, params *FinishSlackParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FinishSlack Connect the workspace that Slack sent the browser back from
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /integrations/slack (the `FinishSlack` operationId).
+	FinishSlack(ctx context.Context, params *FinishSlackParams, body FinishSlackJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSlackChannels The public channels of the connected workspace
+	//
+	// Corresponds with GET /integrations/slack/channels (the `ListSlackChannels` operationId).
+	ListSlackChannels(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestNoticeWithBody Send a notice that says nothing but that it arrives
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /integrations/test (the `TestNotice` operationId).
+	TestNoticeWithBody(ctx context.Context, params *TestNoticeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TestNotice Send a notice that says nothing but that it arrives
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /integrations/test (the `TestNotice` operationId).
+	TestNotice(ctx context.Context, params *TestNoticeParams, body TestNoticeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Watch Hear that something has changed
 	//
 	// Server-Sent Events of the type `changed`, whose data names what is no longer as it was, by blanks: people, tokens,
@@ -2020,6 +2433,29 @@ type ClientInterface interface {
 	// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
 	RenameMyFactor(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, body RenameMyFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListMyNotices What the caller is told of, and by what
+	//
+	// Corresponds with GET /me/notices (the `ListMyNotices` operationId).
+	ListMyNotices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChooseMyNoticesWithBody Change what the caller is told of
+	//
+	// Mails about one's own security cannot be turned off.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /me/notices (the `ChooseMyNotices` operationId).
+	ChooseMyNoticesWithBody(ctx context.Context, params *ChooseMyNoticesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChooseMyNotices Change what the caller is told of
+	//
+	// Mails about one's own security cannot be turned off.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /me/notices (the `ChooseMyNotices` operationId).
+	ChooseMyNotices(ctx context.Context, params *ChooseMyNoticesParams, body ChooseMyNoticesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListMySessions The caller's own browser sessions
 	//
 	// Corresponds with GET /me/sessions (the `ListMySessions` operationId).
@@ -2086,6 +2522,45 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /me/trusted-devices/{trustedId} (the `DistrustMyDevice` operationId).
 	DistrustMyDevice(ctx context.Context, trustedId TrustedId, params *DistrustMyDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListNoticeRules Which events Slack channels are told of
+	//
+	// Corresponds with GET /notice-rules (the `ListNoticeRules` operationId).
+	ListNoticeRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddNoticeRuleWithBody Tell a Slack channel of events
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /notice-rules (the `AddNoticeRule` operationId).
+	AddNoticeRuleWithBody(ctx context.Context, params *AddNoticeRuleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddNoticeRule Tell a Slack channel of events
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /notice-rules (the `AddNoticeRule` operationId).
+	AddNoticeRule(ctx context.Context, params *AddNoticeRuleParams, body AddNoticeRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveNoticeRule End a rule
+	//
+	// Corresponds with DELETE /notice-rules/{ruleId} (the `RemoveNoticeRule` operationId).
+	RemoveNoticeRule(ctx context.Context, ruleId RuleId, params *RemoveNoticeRuleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListNotices The outbox, the newest first
+	//
+	// Corresponds with GET /notices (the `ListNotices` operationId).
+	ListNotices(ctx context.Context, params *ListNoticesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryNotices Try all notices again that were given up
+	//
+	// Corresponds with POST /notices/retry (the `RetryNotices` operationId).
+	RetryNotices(ctx context.Context, params *RetryNoticesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryNotice Try a notice again that was given up
+	//
+	// Corresponds with POST /notices/{noticeId}/retry (the `RetryNotice` operationId).
+	RetryNotice(ctx context.Context, noticeId NoticeId, params *RetryNoticeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDocument This document
 	//
@@ -2316,6 +2791,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /users/{userId}/lock (the `LockUser` operationId).
 	LockUser(ctx context.Context, userId UserId, params *LockUserParams, body LockUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUserMail Whether mail reaches a person, and what they were told last
+	//
+	// Corresponds with GET /users/{userId}/mail (the `GetUserMail` operationId).
+	GetUserMail(ctx context.Context, userId UserId, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UnlockUser Unlock a person
 	//
@@ -2756,6 +3236,136 @@ func (c *Client) GetReady(ctx context.Context, reqEditors ...RequestEditorFn) (*
 	return c.Client.Do(req)
 }
 
+// ListIntegrations How mail and Slack do, and what waits for them
+//
+// Corresponds with GET /integrations (the `ListIntegrations` operationId).
+func (c *Client) ListIntegrations(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListIntegrationsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveSlack Disconnect Slack; its token is revoked and forgotten
+//
+// Corresponds with DELETE /integrations/slack (the `RemoveSlack` operationId).
+func (c *Client) RemoveSlack(ctx context.Context, params *RemoveSlackParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveSlackRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginSlack Begin to connect a Slack workspace
+//
+// The answer says where to send the browser. Slack sends it back to the console with a code, which finishSlack takes from the same person.
+//
+// Corresponds with POST /integrations/slack (the `BeginSlack` operationId).
+func (c *Client) BeginSlack(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginSlackRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishSlackWithBody Connect the workspace that Slack sent the browser back from
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /integrations/slack (the `FinishSlack` operationId).
+func (c *Client) FinishSlackWithBody(ctx context.Context, params *FinishSlackParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishSlackRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FinishSlack Connect the workspace that Slack sent the browser back from
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /integrations/slack (the `FinishSlack` operationId).
+func (c *Client) FinishSlack(ctx context.Context, params *FinishSlackParams, body FinishSlackJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFinishSlackRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSlackChannels The public channels of the connected workspace
+//
+// Corresponds with GET /integrations/slack/channels (the `ListSlackChannels` operationId).
+func (c *Client) ListSlackChannels(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSlackChannelsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestNoticeWithBody Send a notice that says nothing but that it arrives
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /integrations/test (the `TestNotice` operationId).
+func (c *Client) TestNoticeWithBody(ctx context.Context, params *TestNoticeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestNoticeRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TestNotice Send a notice that says nothing but that it arrives
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /integrations/test (the `TestNotice` operationId).
+func (c *Client) TestNotice(ctx context.Context, params *TestNoticeParams, body TestNoticeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTestNoticeRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // Watch Hear that something has changed
 //
 // Server-Sent Events of the type `changed`, whose data names what is no longer as it was, by blanks: people, tokens,
@@ -3049,6 +3659,59 @@ func (c *Client) RenameMyFactor(ctx context.Context, factorId FactorId, params *
 	return c.Client.Do(req)
 }
 
+// ListMyNotices What the caller is told of, and by what
+//
+// Corresponds with GET /me/notices (the `ListMyNotices` operationId).
+func (c *Client) ListMyNotices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMyNoticesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChooseMyNoticesWithBody Change what the caller is told of
+//
+// Mails about one's own security cannot be turned off.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /me/notices (the `ChooseMyNotices` operationId).
+func (c *Client) ChooseMyNoticesWithBody(ctx context.Context, params *ChooseMyNoticesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChooseMyNoticesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChooseMyNotices Change what the caller is told of
+//
+// Mails about one's own security cannot be turned off.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /me/notices (the `ChooseMyNotices` operationId).
+func (c *Client) ChooseMyNotices(ctx context.Context, params *ChooseMyNoticesParams, body ChooseMyNoticesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChooseMyNoticesRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListMySessions The caller's own browser sessions
 //
 // Corresponds with GET /me/sessions (the `ListMySessions` operationId).
@@ -3216,6 +3879,115 @@ func (c *Client) ListMyTrustedDevices(ctx context.Context, reqEditors ...Request
 // Corresponds with DELETE /me/trusted-devices/{trustedId} (the `DistrustMyDevice` operationId).
 func (c *Client) DistrustMyDevice(ctx context.Context, trustedId TrustedId, params *DistrustMyDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDistrustMyDeviceRequest(c.Server, trustedId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListNoticeRules Which events Slack channels are told of
+//
+// Corresponds with GET /notice-rules (the `ListNoticeRules` operationId).
+func (c *Client) ListNoticeRules(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListNoticeRulesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddNoticeRuleWithBody Tell a Slack channel of events
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /notice-rules (the `AddNoticeRule` operationId).
+func (c *Client) AddNoticeRuleWithBody(ctx context.Context, params *AddNoticeRuleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddNoticeRuleRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddNoticeRule Tell a Slack channel of events
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /notice-rules (the `AddNoticeRule` operationId).
+func (c *Client) AddNoticeRule(ctx context.Context, params *AddNoticeRuleParams, body AddNoticeRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddNoticeRuleRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveNoticeRule End a rule
+//
+// Corresponds with DELETE /notice-rules/{ruleId} (the `RemoveNoticeRule` operationId).
+func (c *Client) RemoveNoticeRule(ctx context.Context, ruleId RuleId, params *RemoveNoticeRuleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveNoticeRuleRequest(c.Server, ruleId, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListNotices The outbox, the newest first
+//
+// Corresponds with GET /notices (the `ListNotices` operationId).
+func (c *Client) ListNotices(ctx context.Context, params *ListNoticesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListNoticesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryNotices Try all notices again that were given up
+//
+// Corresponds with POST /notices/retry (the `RetryNotices` operationId).
+func (c *Client) RetryNotices(ctx context.Context, params *RetryNoticesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryNoticesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryNotice Try a notice again that was given up
+//
+// Corresponds with POST /notices/{noticeId}/retry (the `RetryNotice` operationId).
+func (c *Client) RetryNotice(ctx context.Context, noticeId NoticeId, params *RetryNoticeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryNoticeRequest(c.Server, noticeId, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3826,6 +4598,21 @@ func (c *Client) LockUserWithBody(ctx context.Context, userId UserId, params *Lo
 // Corresponds with POST /users/{userId}/lock (the `LockUser` operationId).
 func (c *Client) LockUser(ctx context.Context, userId UserId, params *LockUserParams, body LockUserJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewLockUserRequest(c.Server, userId, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUserMail Whether mail reaches a person, and what they were told last
+//
+// Corresponds with GET /users/{userId}/mail (the `GetUserMail` operationId).
+func (c *Client) GetUserMail(ctx context.Context, userId UserId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUserMailRequest(c.Server, userId)
 	if err != nil {
 		return nil, err
 	}
@@ -5016,6 +5803,239 @@ func NewGetReadyRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListIntegrationsRequest constructs an http.Request for the ListIntegrations method
+func NewListIntegrationsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/integrations")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRemoveSlackRequest constructs an http.Request for the RemoveSlack method
+func NewRemoveSlackRequest(server string, params *RemoveSlackParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/integrations/slack")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewBeginSlackRequest constructs an http.Request for the BeginSlack method
+func NewBeginSlackRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/integrations/slack")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFinishSlackRequest calls the generic FinishSlack builder with application/json body
+func NewFinishSlackRequest(server string, params *FinishSlackParams, body FinishSlackJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewFinishSlackRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewFinishSlackRequestWithBody constructs an http.Request for the FinishSlack method, with any body, and a specified content type
+func NewFinishSlackRequestWithBody(server string, params *FinishSlackParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/integrations/slack")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListSlackChannelsRequest constructs an http.Request for the ListSlackChannels method
+func NewListSlackChannelsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/integrations/slack/channels")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTestNoticeRequest calls the generic TestNotice builder with application/json body
+func NewTestNoticeRequest(server string, params *TestNoticeParams, body TestNoticeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTestNoticeRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewTestNoticeRequestWithBody constructs an http.Request for the TestNotice method, with any body, and a specified content type
+func NewTestNoticeRequestWithBody(server string, params *TestNoticeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/integrations/test")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewWatchRequest constructs an http.Request for the Watch method
 func NewWatchRequest(server string) (*http.Request, error) {
 	var err error
@@ -5599,6 +6619,88 @@ func NewRenameMyFactorRequestWithBody(server string, factorId FactorId, params *
 	return req, nil
 }
 
+// NewListMyNoticesRequest constructs an http.Request for the ListMyNotices method
+func NewListMyNoticesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/notices")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewChooseMyNoticesRequest calls the generic ChooseMyNotices builder with application/json body
+func NewChooseMyNoticesRequest(server string, params *ChooseMyNoticesParams, body ChooseMyNoticesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewChooseMyNoticesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewChooseMyNoticesRequestWithBody constructs an http.Request for the ChooseMyNotices method, with any body, and a specified content type
+func NewChooseMyNoticesRequestWithBody(server string, params *ChooseMyNoticesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/me/notices")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListMySessionsRequest constructs an http.Request for the ListMySessions method
 func NewListMySessionsRequest(server string, params *ListMySessionsParams) (*http.Request, error) {
 	var err error
@@ -6031,6 +7133,318 @@ func NewDistrustMyDeviceRequest(server string, trustedId TrustedId, params *Dist
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListNoticeRulesRequest constructs an http.Request for the ListNoticeRules method
+func NewListNoticeRulesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/notice-rules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddNoticeRuleRequest calls the generic AddNoticeRule builder with application/json body
+func NewAddNoticeRuleRequest(server string, params *AddNoticeRuleParams, body AddNoticeRuleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddNoticeRuleRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAddNoticeRuleRequestWithBody constructs an http.Request for the AddNoticeRule method, with any body, and a specified content type
+func NewAddNoticeRuleRequestWithBody(server string, params *AddNoticeRuleParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/notice-rules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRemoveNoticeRuleRequest constructs an http.Request for the RemoveNoticeRule method
+func NewRemoveNoticeRuleRequest(server string, ruleId RuleId, params *RemoveNoticeRuleParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ruleId", ruleId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/notice-rules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListNoticesRequest constructs an http.Request for the ListNotices method
+func NewListNoticesRequest(server string, params *ListNoticesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/notices")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Medium != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "medium", *params.Medium, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRetryNoticesRequest constructs an http.Request for the RetryNotices method
+func NewRetryNoticesRequest(server string, params *RetryNoticesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/notices/retry")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRetryNoticeRequest constructs an http.Request for the RetryNotice method
+func NewRetryNoticeRequest(server string, noticeId NoticeId, params *RetryNoticeParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "noticeId", noticeId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/notices/%s/retry", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -7583,6 +8997,40 @@ func NewLockUserRequestWithBody(server string, userId UserId, params *LockUserPa
 	return req, nil
 }
 
+// NewGetUserMailRequest constructs an http.Request for the GetUserMail method
+func NewGetUserMailRequest(server string, userId UserId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "userId", userId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: "uuid"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/users/%s/mail", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewUnlockUserRequest constructs an http.Request for the UnlockUser method
 func NewUnlockUserRequest(server string, userId UserId, params *UnlockUserParams) (*http.Request, error) {
 	var err error
@@ -7889,6 +9337,64 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /health/ready (the `GetReady` operationId).
 	GetReadyWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetReadyResponse, error)
 
+	// ListIntegrationsWithResponse How mail and Slack do, and what waits for them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /integrations (the `ListIntegrations` operationId).
+	ListIntegrationsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListIntegrationsResponse, error)
+
+	// RemoveSlackWithResponse Disconnect Slack; its token is revoked and forgotten
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /integrations/slack (the `RemoveSlack` operationId).
+	RemoveSlackWithResponse(ctx context.Context, params *RemoveSlackParams, reqEditors ...RequestEditorFn) (*RemoveSlackResponse, error)
+
+	// BeginSlackWithResponse Begin to connect a Slack workspace
+	//
+	// The answer says where to send the browser. Slack sends it back to the console with a code, which finishSlack takes from the same person.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /integrations/slack (the `BeginSlack` operationId).
+	BeginSlackWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*BeginSlackResponse, error)
+
+	// FinishSlackWithBodyWithResponse Connect the workspace that Slack sent the browser back from
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /integrations/slack (the `FinishSlack` operationId).
+	FinishSlackWithBodyWithResponse(ctx context.Context, params *FinishSlackParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishSlackResponse, error)
+
+	// FinishSlackWithResponse Connect the workspace that Slack sent the browser back from
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /integrations/slack (the `FinishSlack` operationId).
+	FinishSlackWithResponse(ctx context.Context, params *FinishSlackParams, body FinishSlackJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishSlackResponse, error)
+
+	// ListSlackChannelsWithResponse The public channels of the connected workspace
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /integrations/slack/channels (the `ListSlackChannels` operationId).
+	ListSlackChannelsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSlackChannelsResponse, error)
+
+	// TestNoticeWithBodyWithResponse Send a notice that says nothing but that it arrives
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /integrations/test (the `TestNotice` operationId).
+	TestNoticeWithBodyWithResponse(ctx context.Context, params *TestNoticeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TestNoticeResponse, error)
+
+	// TestNoticeWithResponse Send a notice that says nothing but that it arrives
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /integrations/test (the `TestNotice` operationId).
+	TestNoticeWithResponse(ctx context.Context, params *TestNoticeParams, body TestNoticeJSONRequestBody, reqEditors ...RequestEditorFn) (*TestNoticeResponse, error)
+
 	// WatchWithResponse Hear that something has changed
 	//
 	// Server-Sent Events of the type `changed`, whose data names what is no longer as it was, by blanks: people, tokens,
@@ -8026,6 +9532,31 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /me/factors/{factorId} (the `RenameMyFactor` operationId).
 	RenameMyFactorWithResponse(ctx context.Context, factorId FactorId, params *RenameMyFactorParams, body RenameMyFactorJSONRequestBody, reqEditors ...RequestEditorFn) (*RenameMyFactorResponse, error)
 
+	// ListMyNoticesWithResponse What the caller is told of, and by what
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /me/notices (the `ListMyNotices` operationId).
+	ListMyNoticesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListMyNoticesResponse, error)
+
+	// ChooseMyNoticesWithBodyWithResponse Change what the caller is told of
+	//
+	// Mails about one's own security cannot be turned off.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /me/notices (the `ChooseMyNotices` operationId).
+	ChooseMyNoticesWithBodyWithResponse(ctx context.Context, params *ChooseMyNoticesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChooseMyNoticesResponse, error)
+
+	// ChooseMyNoticesWithResponse Change what the caller is told of
+	//
+	// Mails about one's own security cannot be turned off.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /me/notices (the `ChooseMyNotices` operationId).
+	ChooseMyNoticesWithResponse(ctx context.Context, params *ChooseMyNoticesParams, body ChooseMyNoticesJSONRequestBody, reqEditors ...RequestEditorFn) (*ChooseMyNoticesResponse, error)
+
 	// ListMySessionsWithResponse The caller's own browser sessions
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -8110,6 +9641,55 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /me/trusted-devices/{trustedId} (the `DistrustMyDevice` operationId).
 	DistrustMyDeviceWithResponse(ctx context.Context, trustedId TrustedId, params *DistrustMyDeviceParams, reqEditors ...RequestEditorFn) (*DistrustMyDeviceResponse, error)
+
+	// ListNoticeRulesWithResponse Which events Slack channels are told of
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /notice-rules (the `ListNoticeRules` operationId).
+	ListNoticeRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListNoticeRulesResponse, error)
+
+	// AddNoticeRuleWithBodyWithResponse Tell a Slack channel of events
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /notice-rules (the `AddNoticeRule` operationId).
+	AddNoticeRuleWithBodyWithResponse(ctx context.Context, params *AddNoticeRuleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddNoticeRuleResponse, error)
+
+	// AddNoticeRuleWithResponse Tell a Slack channel of events
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /notice-rules (the `AddNoticeRule` operationId).
+	AddNoticeRuleWithResponse(ctx context.Context, params *AddNoticeRuleParams, body AddNoticeRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*AddNoticeRuleResponse, error)
+
+	// RemoveNoticeRuleWithResponse End a rule
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /notice-rules/{ruleId} (the `RemoveNoticeRule` operationId).
+	RemoveNoticeRuleWithResponse(ctx context.Context, ruleId RuleId, params *RemoveNoticeRuleParams, reqEditors ...RequestEditorFn) (*RemoveNoticeRuleResponse, error)
+
+	// ListNoticesWithResponse The outbox, the newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /notices (the `ListNotices` operationId).
+	ListNoticesWithResponse(ctx context.Context, params *ListNoticesParams, reqEditors ...RequestEditorFn) (*ListNoticesResponse, error)
+
+	// RetryNoticesWithResponse Try all notices again that were given up
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /notices/retry (the `RetryNotices` operationId).
+	RetryNoticesWithResponse(ctx context.Context, params *RetryNoticesParams, reqEditors ...RequestEditorFn) (*RetryNoticesResponse, error)
+
+	// RetryNoticeWithResponse Try a notice again that was given up
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /notices/{noticeId}/retry (the `RetryNotice` operationId).
+	RetryNoticeWithResponse(ctx context.Context, noticeId NoticeId, params *RetryNoticeParams, reqEditors ...RequestEditorFn) (*RetryNoticeResponse, error)
 
 	// GetDocumentWithResponse This document
 	//
@@ -8380,6 +9960,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /users/{userId}/lock (the `LockUser` operationId).
 	LockUserWithResponse(ctx context.Context, userId UserId, params *LockUserParams, body LockUserJSONRequestBody, reqEditors ...RequestEditorFn) (*LockUserResponse, error)
+
+	// GetUserMailWithResponse Whether mail reaches a person, and what they were told last
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /users/{userId}/mail (the `GetUserMail` operationId).
+	GetUserMailWithResponse(ctx context.Context, userId UserId, reqEditors ...RequestEditorFn) (*GetUserMailResponse, error)
 
 	// UnlockUserWithResponse Unlock a person
 	//
@@ -9451,6 +11038,287 @@ func (r GetReadyResponse) ContentType() string {
 	return ""
 }
 
+type ListIntegrationsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *IntegrationList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListIntegrationsResponse) GetJSON200() *IntegrationList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListIntegrationsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListIntegrationsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListIntegrationsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListIntegrationsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListIntegrationsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveSlackResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveSlackResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveSlackResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveSlackResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveSlackResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveSlackResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginSlackResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SlackBegun
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r BeginSlackResponse) GetJSON200() *SlackBegun {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginSlackResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginSlackResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginSlackResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginSlackResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginSlackResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FinishSlackResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *IntegrationList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FinishSlackResponse) GetJSON200() *IntegrationList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r FinishSlackResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r FinishSlackResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FinishSlackResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FinishSlackResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FinishSlackResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSlackChannelsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SlackChannelList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSlackChannelsResponse) GetJSON200() *SlackChannelList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSlackChannelsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSlackChannelsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSlackChannelsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSlackChannelsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSlackChannelsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TestNoticeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Notice
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TestNoticeResponse) GetJSON202() *Notice {
+	return r.JSON202
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TestNoticeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TestNoticeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TestNoticeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TestNoticeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TestNoticeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type WatchResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10006,6 +11874,102 @@ func (r RenameMyFactorResponse) ContentType() string {
 	return ""
 }
 
+type ListMyNoticesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NoticeChoiceList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMyNoticesResponse) GetJSON200() *NoticeChoiceList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListMyNoticesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMyNoticesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMyNoticesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMyNoticesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMyNoticesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ChooseMyNoticesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NoticeChoiceList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ChooseMyNoticesResponse) GetJSON200() *NoticeChoiceList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ChooseMyNoticesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ChooseMyNoticesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ChooseMyNoticesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ChooseMyNoticesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ChooseMyNoticesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListMySessionsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10466,6 +12430,280 @@ func (r DistrustMyDeviceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DistrustMyDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListNoticeRulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NoticeRuleList
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListNoticeRulesResponse) GetJSON200() *NoticeRuleList {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListNoticeRulesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListNoticeRulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListNoticeRulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListNoticeRulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListNoticeRulesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddNoticeRuleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *NoticeRule
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddNoticeRuleResponse) GetJSON201() *NoticeRule {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddNoticeRuleResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddNoticeRuleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddNoticeRuleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddNoticeRuleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddNoticeRuleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveNoticeRuleResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveNoticeRuleResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveNoticeRuleResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveNoticeRuleResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveNoticeRuleResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveNoticeRuleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListNoticesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NoticePage
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListNoticesResponse) GetJSON200() *NoticePage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListNoticesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListNoticesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListNoticesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListNoticesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListNoticesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetryNoticesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NoticesRetried
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RetryNoticesResponse) GetJSON200() *NoticesRetried {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetryNoticesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetryNoticesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetryNoticesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetryNoticesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetryNoticesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetryNoticeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetryNoticeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetryNoticeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetryNoticeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetryNoticeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetryNoticeResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11836,6 +14074,54 @@ func (r LockUserResponse) ContentType() string {
 	return ""
 }
 
+type GetUserMailResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UserMail
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUserMailResponse) GetJSON200() *UserMail {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUserMailResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUserMailResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUserMailResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUserMailResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUserMailResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type UnlockUserResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12253,6 +14539,112 @@ func (c *ClientWithResponses) GetReadyWithResponse(ctx context.Context, reqEdito
 	return ParseGetReadyResponse(rsp)
 }
 
+// ListIntegrationsWithResponse How mail and Slack do, and what waits for them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /integrations (the `ListIntegrations` operationId).
+func (c *ClientWithResponses) ListIntegrationsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListIntegrationsResponse, error) {
+	rsp, err := c.ListIntegrations(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListIntegrationsResponse(rsp)
+}
+
+// RemoveSlackWithResponse Disconnect Slack; its token is revoked and forgotten
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /integrations/slack (the `RemoveSlack` operationId).
+func (c *ClientWithResponses) RemoveSlackWithResponse(ctx context.Context, params *RemoveSlackParams, reqEditors ...RequestEditorFn) (*RemoveSlackResponse, error) {
+	rsp, err := c.RemoveSlack(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveSlackResponse(rsp)
+}
+
+// BeginSlackWithResponse Begin to connect a Slack workspace
+//
+// The answer says where to send the browser. Slack sends it back to the console with a code, which finishSlack takes from the same person.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /integrations/slack (the `BeginSlack` operationId).
+func (c *ClientWithResponses) BeginSlackWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*BeginSlackResponse, error) {
+	rsp, err := c.BeginSlack(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginSlackResponse(rsp)
+}
+
+// FinishSlackWithBodyWithResponse Connect the workspace that Slack sent the browser back from
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /integrations/slack (the `FinishSlack` operationId).
+func (c *ClientWithResponses) FinishSlackWithBodyWithResponse(ctx context.Context, params *FinishSlackParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*FinishSlackResponse, error) {
+	rsp, err := c.FinishSlackWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishSlackResponse(rsp)
+}
+
+// FinishSlackWithResponse Connect the workspace that Slack sent the browser back from
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /integrations/slack (the `FinishSlack` operationId).
+func (c *ClientWithResponses) FinishSlackWithResponse(ctx context.Context, params *FinishSlackParams, body FinishSlackJSONRequestBody, reqEditors ...RequestEditorFn) (*FinishSlackResponse, error) {
+	rsp, err := c.FinishSlack(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFinishSlackResponse(rsp)
+}
+
+// ListSlackChannelsWithResponse The public channels of the connected workspace
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /integrations/slack/channels (the `ListSlackChannels` operationId).
+func (c *ClientWithResponses) ListSlackChannelsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSlackChannelsResponse, error) {
+	rsp, err := c.ListSlackChannels(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSlackChannelsResponse(rsp)
+}
+
+// TestNoticeWithBodyWithResponse Send a notice that says nothing but that it arrives
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /integrations/test (the `TestNotice` operationId).
+func (c *ClientWithResponses) TestNoticeWithBodyWithResponse(ctx context.Context, params *TestNoticeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TestNoticeResponse, error) {
+	rsp, err := c.TestNoticeWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestNoticeResponse(rsp)
+}
+
+// TestNoticeWithResponse Send a notice that says nothing but that it arrives
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /integrations/test (the `TestNotice` operationId).
+func (c *ClientWithResponses) TestNoticeWithResponse(ctx context.Context, params *TestNoticeParams, body TestNoticeJSONRequestBody, reqEditors ...RequestEditorFn) (*TestNoticeResponse, error) {
+	rsp, err := c.TestNotice(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTestNoticeResponse(rsp)
+}
+
 // WatchWithResponse Hear that something has changed
 //
 // Server-Sent Events of the type `changed`, whose data names what is no longer as it was, by blanks: people, tokens,
@@ -12492,6 +14884,49 @@ func (c *ClientWithResponses) RenameMyFactorWithResponse(ctx context.Context, fa
 	return ParseRenameMyFactorResponse(rsp)
 }
 
+// ListMyNoticesWithResponse What the caller is told of, and by what
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /me/notices (the `ListMyNotices` operationId).
+func (c *ClientWithResponses) ListMyNoticesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListMyNoticesResponse, error) {
+	rsp, err := c.ListMyNotices(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMyNoticesResponse(rsp)
+}
+
+// ChooseMyNoticesWithBodyWithResponse Change what the caller is told of
+//
+// Mails about one's own security cannot be turned off.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /me/notices (the `ChooseMyNotices` operationId).
+func (c *ClientWithResponses) ChooseMyNoticesWithBodyWithResponse(ctx context.Context, params *ChooseMyNoticesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChooseMyNoticesResponse, error) {
+	rsp, err := c.ChooseMyNoticesWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChooseMyNoticesResponse(rsp)
+}
+
+// ChooseMyNoticesWithResponse Change what the caller is told of
+//
+// Mails about one's own security cannot be turned off.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /me/notices (the `ChooseMyNotices` operationId).
+func (c *ClientWithResponses) ChooseMyNoticesWithResponse(ctx context.Context, params *ChooseMyNoticesParams, body ChooseMyNoticesJSONRequestBody, reqEditors ...RequestEditorFn) (*ChooseMyNoticesResponse, error) {
+	rsp, err := c.ChooseMyNotices(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChooseMyNoticesResponse(rsp)
+}
+
 // ListMySessionsWithResponse The caller's own browser sessions
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12641,6 +15076,97 @@ func (c *ClientWithResponses) DistrustMyDeviceWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseDistrustMyDeviceResponse(rsp)
+}
+
+// ListNoticeRulesWithResponse Which events Slack channels are told of
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /notice-rules (the `ListNoticeRules` operationId).
+func (c *ClientWithResponses) ListNoticeRulesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListNoticeRulesResponse, error) {
+	rsp, err := c.ListNoticeRules(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListNoticeRulesResponse(rsp)
+}
+
+// AddNoticeRuleWithBodyWithResponse Tell a Slack channel of events
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /notice-rules (the `AddNoticeRule` operationId).
+func (c *ClientWithResponses) AddNoticeRuleWithBodyWithResponse(ctx context.Context, params *AddNoticeRuleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddNoticeRuleResponse, error) {
+	rsp, err := c.AddNoticeRuleWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddNoticeRuleResponse(rsp)
+}
+
+// AddNoticeRuleWithResponse Tell a Slack channel of events
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /notice-rules (the `AddNoticeRule` operationId).
+func (c *ClientWithResponses) AddNoticeRuleWithResponse(ctx context.Context, params *AddNoticeRuleParams, body AddNoticeRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*AddNoticeRuleResponse, error) {
+	rsp, err := c.AddNoticeRule(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddNoticeRuleResponse(rsp)
+}
+
+// RemoveNoticeRuleWithResponse End a rule
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /notice-rules/{ruleId} (the `RemoveNoticeRule` operationId).
+func (c *ClientWithResponses) RemoveNoticeRuleWithResponse(ctx context.Context, ruleId RuleId, params *RemoveNoticeRuleParams, reqEditors ...RequestEditorFn) (*RemoveNoticeRuleResponse, error) {
+	rsp, err := c.RemoveNoticeRule(ctx, ruleId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveNoticeRuleResponse(rsp)
+}
+
+// ListNoticesWithResponse The outbox, the newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /notices (the `ListNotices` operationId).
+func (c *ClientWithResponses) ListNoticesWithResponse(ctx context.Context, params *ListNoticesParams, reqEditors ...RequestEditorFn) (*ListNoticesResponse, error) {
+	rsp, err := c.ListNotices(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListNoticesResponse(rsp)
+}
+
+// RetryNoticesWithResponse Try all notices again that were given up
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /notices/retry (the `RetryNotices` operationId).
+func (c *ClientWithResponses) RetryNoticesWithResponse(ctx context.Context, params *RetryNoticesParams, reqEditors ...RequestEditorFn) (*RetryNoticesResponse, error) {
+	rsp, err := c.RetryNotices(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryNoticesResponse(rsp)
+}
+
+// RetryNoticeWithResponse Try a notice again that was given up
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /notices/{noticeId}/retry (the `RetryNotice` operationId).
+func (c *ClientWithResponses) RetryNoticeWithResponse(ctx context.Context, noticeId NoticeId, params *RetryNoticeParams, reqEditors ...RequestEditorFn) (*RetryNoticeResponse, error) {
+	rsp, err := c.RetryNotice(ctx, noticeId, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryNoticeResponse(rsp)
 }
 
 // GetDocumentWithResponse This document
@@ -13139,6 +15665,19 @@ func (c *ClientWithResponses) LockUserWithResponse(ctx context.Context, userId U
 		return nil, err
 	}
 	return ParseLockUserResponse(rsp)
+}
+
+// GetUserMailWithResponse Whether mail reaches a person, and what they were told last
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /users/{userId}/mail (the `GetUserMail` operationId).
+func (c *ClientWithResponses) GetUserMailWithResponse(ctx context.Context, userId UserId, reqEditors ...RequestEditorFn) (*GetUserMailResponse, error) {
+	rsp, err := c.GetUserMail(ctx, userId, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUserMailResponse(rsp)
 }
 
 // UnlockUserWithResponse Unlock a person
@@ -13880,6 +16419,200 @@ func ParseGetReadyResponse(rsp *http.Response) (*GetReadyResponse, error) {
 	return response, nil
 }
 
+// ParseListIntegrationsResponse parses an HTTP response from a ListIntegrationsWithResponse call
+func ParseListIntegrationsResponse(rsp *http.Response) (*ListIntegrationsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListIntegrationsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest IntegrationList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveSlackResponse parses an HTTP response from a RemoveSlackWithResponse call
+func ParseRemoveSlackResponse(rsp *http.Response) (*RemoveSlackResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveSlackResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginSlackResponse parses an HTTP response from a BeginSlackWithResponse call
+func ParseBeginSlackResponse(rsp *http.Response) (*BeginSlackResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginSlackResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SlackBegun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFinishSlackResponse parses an HTTP response from a FinishSlackWithResponse call
+func ParseFinishSlackResponse(rsp *http.Response) (*FinishSlackResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FinishSlackResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest IntegrationList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSlackChannelsResponse parses an HTTP response from a ListSlackChannelsWithResponse call
+func ParseListSlackChannelsResponse(rsp *http.Response) (*ListSlackChannelsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSlackChannelsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SlackChannelList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTestNoticeResponse parses an HTTP response from a TestNoticeWithResponse call
+func ParseTestNoticeResponse(rsp *http.Response) (*TestNoticeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TestNoticeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Notice
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseWatchResponse parses an HTTP response from a WatchWithResponse call
 func ParseWatchResponse(rsp *http.Response) (*WatchResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -14261,6 +16994,72 @@ func ParseRenameMyFactorResponse(rsp *http.Response) (*RenameMyFactorResponse, e
 	return response, nil
 }
 
+// ParseListMyNoticesResponse parses an HTTP response from a ListMyNoticesWithResponse call
+func ParseListMyNoticesResponse(rsp *http.Response) (*ListMyNoticesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMyNoticesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NoticeChoiceList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseChooseMyNoticesResponse parses an HTTP response from a ChooseMyNoticesWithResponse call
+func ParseChooseMyNoticesResponse(rsp *http.Response) (*ChooseMyNoticesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ChooseMyNoticesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NoticeChoiceList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListMySessionsResponse parses an HTTP response from a ListMySessionsWithResponse call
 func ParseListMySessionsResponse(rsp *http.Response) (*ListMySessionsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -14563,6 +17362,196 @@ func ParseDistrustMyDeviceResponse(rsp *http.Response) (*DistrustMyDeviceRespons
 	}
 
 	response := &DistrustMyDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListNoticeRulesResponse parses an HTTP response from a ListNoticeRulesWithResponse call
+func ParseListNoticeRulesResponse(rsp *http.Response) (*ListNoticeRulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListNoticeRulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NoticeRuleList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddNoticeRuleResponse parses an HTTP response from a AddNoticeRuleWithResponse call
+func ParseAddNoticeRuleResponse(rsp *http.Response) (*AddNoticeRuleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddNoticeRuleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest NoticeRule
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveNoticeRuleResponse parses an HTTP response from a RemoveNoticeRuleWithResponse call
+func ParseRemoveNoticeRuleResponse(rsp *http.Response) (*RemoveNoticeRuleResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveNoticeRuleResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListNoticesResponse parses an HTTP response from a ListNoticesWithResponse call
+func ParseListNoticesResponse(rsp *http.Response) (*ListNoticesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListNoticesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NoticePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetryNoticesResponse parses an HTTP response from a RetryNoticesWithResponse call
+func ParseRetryNoticesResponse(rsp *http.Response) (*RetryNoticesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetryNoticesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NoticesRetried
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetryNoticeResponse parses an HTTP response from a RetryNoticeWithResponse call
+func ParseRetryNoticeResponse(rsp *http.Response) (*RetryNoticeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetryNoticeResponse{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -15507,6 +18496,39 @@ func ParseLockUserResponse(rsp *http.Response) (*LockUserResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest User
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetUserMailResponse parses an HTTP response from a GetUserMailWithResponse call
+func ParseGetUserMailResponse(rsp *http.Response) (*GetUserMailResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUserMailResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UserMail
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -138,6 +138,13 @@ export const settingsRoute = createRoute({
   validateSearch: (raw: Raw): { history?: string | undefined } => compact({ history: text(raw, "history") }),
   component: lazyRouteComponent(() => import("./pages/settings"), "Settings"),
 });
+export const integrationsRoute = page("/integrations", () => import("./pages/integrations"), "Integrations");
+export const slackBackRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/integrations/slack",
+  validateSearch: (raw: Raw): { code?: string | undefined; state?: string | undefined; error?: string | undefined } => compact({ code: text(raw, "code"), state: text(raw, "state"), error: text(raw, "error") }),
+  component: lazyRouteComponent(() => import("./pages/integrations"), "SlackBack"),
+});
 export const backgroundRoute = page("/background", () => import("./pages/background"), "Background");
 export const designRoute = page("/design", () => import("./pages/design"), "Design");
 
@@ -163,6 +170,8 @@ const tree = root.addChildren([
   connectRoute,
   accountRoute,
   settingsRoute,
+  integrationsRoute,
+  slackBackRoute,
   backgroundRoute,
   designRoute,
 ]);

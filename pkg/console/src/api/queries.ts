@@ -12,6 +12,9 @@ export type Session = Schemas["Session"];
 export type Setting = Schemas["Setting"];
 export type AuditEvent = Schemas["Event"];
 export type Binding = Schemas["Binding"];
+export type Integration = Schemas["Integration"];
+export type NoticeRule = Schemas["NoticeRule"];
+export type NoticeChoice = Schemas["NoticeChoice"];
 
 export function newQueryClient(): QueryClient {
   return new QueryClient({
@@ -191,3 +194,15 @@ export const ledger = queryOptions({ queryKey: ["audit", "ledger"], queryFn: ({ 
 export const proof = (event: string) => queryOptions({ queryKey: ["audit", "proof", event], queryFn: ({ signal }) => call("get", "/audit/events/{eventId}/proof", { path: { eventId: event }, signal }), staleTime: 60_000, retry: false });
 
 export const doctor = queryOptions({ queryKey: ["doctor"], queryFn: ({ signal }) => call("get", "/doctor", { signal }), staleTime: 30_000 });
+
+// Notices.
+
+export const integrations = queryOptions({ queryKey: ["integrations"], queryFn: ({ signal }) => call("get", "/integrations", { signal }), refetchInterval: 30_000 });
+
+export const noticeRules = queryOptions({ queryKey: ["notice-rules"], queryFn: ({ signal }) => call("get", "/notice-rules", { signal }) });
+
+export const slackChannels = queryOptions({ queryKey: ["slack-channels"], queryFn: ({ signal }) => call("get", "/integrations/slack/channels", { signal }), staleTime: 60_000 });
+
+export const myNotices = queryOptions({ queryKey: ["my-notices"], queryFn: ({ signal }) => call("get", "/me/notices", { signal }) });
+
+export const deadNotices = queryOptions({ queryKey: ["notices", "dead"], queryFn: ({ signal }) => call("get", "/notices", { query: { state: "dead", limit: 100 }, signal }) });

@@ -7,6 +7,7 @@ import { useWho } from "@/shell/who";
 import { Button, ButtonLink } from "@/ui/controls";
 import { Async, Badge, Fact, Facts, Id, Name, Section, SkeletonRows, Time } from "@/ui/display";
 import { Devices } from "./connect";
+import { MyNotices } from "./notices";
 import { Bindings } from "./parts";
 import { Factors } from "./factors";
 import { SessionList } from "./sessions";
@@ -37,6 +38,7 @@ export function Account() {
         <Section title="Devices with the CLI" action={<ButtonLink size="sm" to="/connect">Connect another</ButtonLink>}>
           <Devices />
         </Section>
+        <MyNotices />
         <Section title="What you may do" note="By all your roles together, over some app or over all.">
           <details>
             <summary className="w-fit rounded-sm text-row text-ink-2 hover:text-ink">{who.permissions.length} permissions</summary>

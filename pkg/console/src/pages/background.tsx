@@ -7,6 +7,7 @@ import { useWho } from "@/shell/who";
 import { Button } from "@/ui/controls";
 import { Async, Badge, Banner, Code, Fact, Facts, Id, RefreshButton, Section, SkeletonRows, State, Time, type Meaning } from "@/ui/display";
 import { useToast } from "@/ui/overlay";
+import { Outbox } from "./notices";
 
 /** What each check is about, in words. A check that is not known here is shown by its name. */
 const texts: Record<string, [title: string, text: string]> = {
@@ -50,6 +51,7 @@ export function Background() {
           )}
         </Async>
       </Section>
+      {who.can("gateway:integration:manage") && <Outbox />}
       {who.can("gateway:setting:read") && <ChecklistOf />}
     </Page>
   );

@@ -1,5 +1,5 @@
 // The table of contents: every page that is in the navigation, who sees it, and the keys that lead to it.
-import { Activity, AppWindow, BookOpenCheck, Boxes, HeartPulse, KeyRound, LayoutGrid, ScrollText, Server, Settings2, ShieldCheck, SquareTerminal, UserRound, UsersRound, type LucideIcon } from "lucide-react";
+import { Activity, AppWindow, BookOpenCheck, Boxes, HeartPulse, KeyRound, LayoutGrid, Plug, ScrollText, Server, Settings2, ShieldCheck, SquareTerminal, UserRound, UsersRound, type LucideIcon } from "lucide-react";
 
 export interface Place {
   label: string;
@@ -23,6 +23,7 @@ export const places: readonly Place[] = [
   { label: "Roles", to: "/roles", icon: ShieldCheck, key: "r", needs: "gateway:role:read", group: "Access", words: "permissions rights" },
   { label: "API tokens", to: "/tokens", icon: KeyRound, key: "t", needs: "gateway:token:read", group: "Access", words: "pipelines ci secrets" },
   { label: "Settings", to: "/settings", icon: Settings2, key: "s", needs: "gateway:setting:read", group: "Gateway" },
+  { label: "Integrations", to: "/integrations", icon: Plug, key: "n", needs: "gateway:integration:manage", group: "Gateway", words: "slack mail email postmark notices channels" },
   { label: "Background work", to: "/background", icon: HeartPulse, key: "b", needs: "gateway:setting:read", group: "Gateway", words: "health sequencer anchors outbox" },
   { label: "Connect CLI", to: "/connect", icon: SquareTerminal, key: "c", group: "You", words: "convox login device rack_url" },
   { label: "My account", to: "/account", icon: UserRound, key: "m", group: "You", words: "sessions devices factors" },
