@@ -63,6 +63,10 @@ const serveName = "rackgateway admin"
 // serve wires admin together and runs it until ctx is done; then it drains. Slips are what looks wrong with the
 // configuration.
 func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, log *slog.Logger) error {
+	telling, log, err := daemon.NewTelemetry(cfg.Telemetry, "rack-gateway-admin", version, log)
+	if err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -184,6 +188,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	}
 	written := make(chan error, 1)
 	go func() { written <- events.Run(context.WithoutCancel(ctx)) }()
+	start("telemetry", telling.Run)
 	start("feed", feed.Run)
 	start("credentials", credentials.Run)
 	start("sign-in", people.Run)

@@ -29,6 +29,10 @@ import (
 
 // serve wires the proxy together and runs it until ctx is done; then it drains.
 func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
+	telling, log, err := daemon.NewTelemetry(cfg.Telemetry, "rack-gateway-proxy", version, log)
+	if err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -90,6 +94,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	defer giveUp()
 	writerDone := make(chan error, 1)
 	go func() { writerDone <- writer.Run(writing) }()
+	start("telemetry", telling.Run)
 	start("feed", feed.Run)
 	start("credentials", credentials.Run)
 	start("proxy", func(ctx context.Context) error { handler.Run(ctx); return nil })
@@ -125,6 +130,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	}
 
 	server := handler.NewServer(daemon.StdLog(log))
+	server.Handler = telling.Middleware(server.Handler)
 	listener, err := daemon.Listen(ctx, cfg.Server, log, "http/1.1")
 	if err != nil {
 		return err

@@ -23,10 +23,12 @@ type Admin struct {
 	Ledger   Ledger
 	Notices  Notices
 	Settings Settings
+
+	Telemetry Telemetry
 }
 
 // serving are the groups that only `admin serve` uses.
-var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Factors", "Access", "Ledger", "Notices"}
+var serving = []string{"Server", "Rack", "Upstream", "SignIn", "Secrets", "Factors", "Access", "Ledger", "Notices", "Telemetry"}
 
 // AdminDatabase is admin's connections to PostgreSQL.
 type AdminDatabase struct {
@@ -166,6 +168,7 @@ func loadAdmin(environ []string) (*loader, *Admin) {
 		cfg.Ledger.AnchorChain = cfg.Origin()
 		l.derive("AUDIT_ANCHOR_CHAIN_ID", cfg.Ledger.AnchorChain, "default, from DOMAIN, RACK_ORGANIZATION and RACK_ALIAS")
 	}
+	l.telemetry(&cfg.Telemetry)
 	l.settings(&cfg.Settings)
 	return l, cfg
 }

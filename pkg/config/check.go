@@ -431,3 +431,21 @@ func (l *loader) notices(c *Notices) {
 		}
 	}
 }
+
+// telemetry checks where telemetry is sent to.
+func (l *loader) telemetry(t *Telemetry) {
+	if t.TracesRatio < 0 || t.TracesRatio > 1 {
+		l.mistake("OTEL_TRACES_SAMPLER_ARG", "is not a number from 0 to 1")
+	}
+	for pair := range strings.SplitSeq(t.TracesHeaders.Reveal(), ",") {
+		if name, _, ok := strings.Cut(pair, "="); strings.TrimSpace(pair) != "" && (!ok || !tokenForm.MatchString(strings.TrimSpace(name))) {
+			l.mistake("OTEL_EXPORTER_OTLP_HEADERS", "is not NAME=VALUE, several by commas")
+		}
+	}
+	if t.SentryDSN.IsZero() {
+		return
+	}
+	if u, err := url.Parse(t.SentryDSN.Reveal()); err != nil || u.User == nil || u.Host == "" || strings.Trim(u.Path, "/") == "" {
+		l.mistake("SENTRY_DSN", "is not https://KEY@HOST/PROJECT")
+	}
+}

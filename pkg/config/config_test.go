@@ -120,6 +120,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"RACK_CA_FILE="+cert, "RACK_TLS_PIN=sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=, E3:B0:C4:42:98:FC:1C:14:9A:FB:F4:C8:99:6F:B9:24:27:AE:41:E4:64:9B:93:4C:A4:95:99:1B:78:52:B8:55",
 		"AUDIT_MAC_KEY="+goodKey, "AUDIT_MAX_WAIT=500ms", "ACCESS_MAX_STALENESS=5s", "ACCESS_SOCKET_GRACE=5s",
 		"ADMIN_CIDRS=10.0.3.0/24,127.0.0.1", "RGW_SETTING_REAUTH_DAYS=14", "RGW_SETTING_ALLOW_DESTRUCTIVE=Yes",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318", "OTEL_EXPORTER_OTLP_HEADERS=api-key=k, tenant=acme", "OTEL_TRACES_SAMPLER_ARG=0.25", "SENTRY_DSN=https://k@sentry.acme.com/1",
 		"LISTEN_LOCAL=yes", "RGW_APP_MY_WEB_SETTING_DEPLOY_APPROVALS=on", "RGW_APP_A_SETTING_B_SETTING_DEPLOY_APPROVALS=off",
 	)
 	s := cfg.Server
@@ -138,6 +139,16 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 	if fmt.Sprint(cfg.Console.AdminCIDRs) != "[10.0.3.0/24 127.0.0.1/32]" {
 		t.Errorf("admin asks from %v", cfg.Console.AdminCIDRs)
+	}
+	if h := cfg.Telemetry.Headers(); cfg.Telemetry.TracesURL.Host != "collector:4318" || h.Get("Api-Key") != "k" || h.Get("Tenant") != "acme" || cfg.Telemetry.TracesRatio != 0.25 {
+		t.Errorf("telemetry is %+v", cfg.Telemetry)
+	}
+	for _, bad := range []string{"OTEL_TRACES_SAMPLER_ARG=2", "OTEL_TRACES_SAMPLER_ARG=some", "OTEL_EXPORTER_OTLP_HEADERS=key", "SENTRY_DSN=https://sentry.acme.com"} {
+		name, value, _ := strings.Cut(bad, "=")
+		var mistakes *MistakesError
+		if _, _, err := LoadProxy(append(good(), bad)); !errors.As(err, &mistakes) || len(mistakes.Mistakes) != 1 || mistakes.Mistakes[0].Name != name || strings.Contains(err.Error(), value+" ") {
+			t.Errorf("%s: %v", bad, err)
+		}
 	}
 	var defaults []string
 	for _, d := range cfg.Settings.Defaults {

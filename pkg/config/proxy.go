@@ -2,8 +2,10 @@ package config
 
 import (
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"rackgateway/pkg/secret"
@@ -19,6 +21,8 @@ type Proxy struct {
 	Access   Access
 	Console  Console
 	Settings Settings
+
+	Telemetry Telemetry
 }
 
 // Server is how a process is reached.
@@ -85,6 +89,25 @@ type Console struct {
 	AdminCIDRs []netip.Prefix `env:"ADMIN_CIDRS" doc:"Networks that admin asks from, for people at the console: from there alone are browser sessions accepted, and the person's address that admin gives. Must hold no load balancer that TRUSTED_PROXY_CIDRS does not name. Not set means that the console cannot show the rack." example:"10.0.3.0/24"`
 }
 
+// Telemetry is where a process tells what it does, besides its metrics and its log.
+type Telemetry struct {
+	TracesURL     *url.URL    `env:"OTEL_EXPORTER_OTLP_ENDPOINT" doc:"OpenTelemetry collector that traces of requests are sent to, by OTLP over HTTP; not set means no traces." example:"http://collector:4318"`
+	TracesHeaders secret.Text `env:"OTEL_EXPORTER_OTLP_HEADERS" doc:"Headers sent along to the collector, as NAME=VALUE, several by commas." example:"api-key=KEY"`
+	TracesRatio   float64     `env:"OTEL_TRACES_SAMPLER_ARG" envDefault:"1" doc:"Share of traces that are sent, from 0 to 1, of those that begin here; those that a caller began are the caller's to choose." example:"0.1"`
+	SentryDSN     secret.Text `env:"SENTRY_DSN" doc:"Sentry project that errors of the log are sent to; not set means none." example:"https://KEY@o1.ingest.sentry.io/2"`
+}
+
+// Headers takes TracesHeaders apart.
+func (t *Telemetry) Headers() http.Header {
+	header := http.Header{}
+	for pair := range strings.SplitSeq(t.TracesHeaders.Reveal(), ",") {
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			header.Set(strings.TrimSpace(name), strings.TrimSpace(value))
+		}
+	}
+	return header
+}
+
 // LoadProxy reads the proxy's configuration from the given environment, in the form of os.Environ. The
 // error is a *MistakesError that names every mistake; the report is usable with an error too.
 func LoadProxy(environ []string) (*Proxy, *Report, error) {
@@ -97,6 +120,7 @@ func LoadProxy(environ []string) (*Proxy, *Report, error) {
 	l.rack(&cfg.Rack, cfg.Server.DevMode)
 	l.key("AUDIT_MAC_KEY", cfg.Audit.MACKey)
 	l.access(&cfg.Access)
+	l.telemetry(&cfg.Telemetry)
 	l.settings(&cfg.Settings)
 	return finish(l, cfg)
 }
