@@ -59,6 +59,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var opts options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.BoolVar(&opts.mfaOff, "mfa-off", false, "ask nobody for second factors; otherwise everybody has a fresh one")
 	flags.BoolVar(&opts.short, "short", false, "less than two minutes: shorter and fewer rounds, smaller sizes")
 	flags.BoolVar(&opts.profile, "profile", false, "write profiles of the proxy beside the results")
 	flags.StringVar(&opts.out, "out", ".bench/results.json", "`file` for the results")
@@ -140,6 +141,7 @@ func play(role string, args []string, stdin io.Reader, stdout io.Writer) error {
 
 type options struct {
 	short, profile bool
+	mfaOff         bool
 	out, bin       string
 	only           *regexp.Regexp
 }
@@ -227,7 +229,8 @@ func (b *bench) child(role string, args ...string) *child {
 func (b *bench) environment(proxies int) *testenv.Env {
 	return b.suite.Start(b, testenv.Options{
 		Proxies: proxies, Upstream: "http://" + b.upstream.addr,
-		Config: map[string]string{"LOG_LEVEL": "warn"},
+		Config:  map[string]string{"LOG_LEVEL": "warn", "RGW_SETTING_STEP_UP_MINUTES": "720"},
+		Factors: !b.mfaOff,
 	})
 }
 

@@ -27,6 +27,12 @@ insert into rgw.tokens (id, kind, name, owner_id, expires_at, created_by)
 select id, 'cli', 'laptop', owner, now() + interval '90 days', 'bench' from unnest($1::uuid[], $2::uuid[]) as t (id, owner)`
 	insertSecrets = `
 insert into rgw.token_secrets (hash, token_id, prefix, last_four) select * from unnest($1::bytea[], $2::uuid[], $3::text[], $4::text[])`
+	insertFactors = `
+insert into rgw.factors (user_id, kind, name, sealed, created_by) select id, 'totp', 'phone', 'sealed', 'bench' from unnest($1::uuid[]) as id`
+	insertStepUps = `
+insert into rgw.step_ups (id, credential_id, user_id, request_id, mode, level, binding, operation, expires_at, outcome, decided_at, factor, exchanged_at)
+select gen_random_uuid(), id, owner, gen_random_uuid(), 'page', 'step-up', sha256('bench'), '{}', now(), 'approved', now(), 'totp', now()
+from unnest($1::uuid[], $2::uuid[]) as t (id, owner)`
 )
 
 // superuser opens an environment's database as somebody who may do everything.
@@ -37,7 +43,7 @@ func (b *bench) superuser(env *testenv.Env) *sqlx.DB {
 	return db
 }
 
-// populate adds people with a role and tokens, in bulk, without announcing them: proxies meet them for the first
+// populate adds people with a role, tokens and a fresh second factor, in bulk, without announcing them: proxies meet them for the first
 // time. It returns the tokens.
 func (b *bench) populate(env *testenv.Env, name, role string, people, tokensEach int) []string {
 	var texts []string
@@ -72,6 +78,8 @@ func (b *bench) populate(env *testenv.Env, name, role string, people, tokensEach
 			{insertBindings, []any{pq.Array(users), role}},
 			{insertTokens, []any{pq.Array(tokens), pq.Array(owners)}},
 			{insertSecrets, []any{pq.Array(hashes), pq.Array(tokens), pq.Array(prefixes), pq.Array(lastFours)}},
+			{insertFactors, []any{pq.Array(users)}},
+			{insertStepUps, []any{pq.Array(tokens), pq.Array(owners)}},
 		} {
 			if _, err := tx.ExecContext(ctx, step.statement, step.args...); err != nil {
 				return fmt.Errorf("%s: %w", step.statement, err)

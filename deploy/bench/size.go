@@ -45,6 +45,7 @@ func (b *bench) memory() {
 func (b *bench) transfers() {
 	size := pick[int64](b, 1<<30, 256<<20)
 	n := pick(b, 5, 3)
+	b.env.StepUp("admin")
 	admin := []string{b.env.Token("admin")}
 	gateway := b.env.Proxies[0]
 	for _, kind := range []struct{ name, method, path string }{
@@ -78,13 +79,25 @@ func (b *bench) transfers() {
 	}
 }
 
-// statements counts the SQL of requests by people whom the proxy knows already.
+// statements counts the SQL of requests by people whom the proxy knows already: reads, which take no second factor, and
+// writes, which take a fresh one.
 func (b *bench) statements() {
-	const requests = 2000
 	env := b.environment(1)
-	readers := b.populate(env, "reader", "viewer", principals, 1)
-	s := gatewaySubject(env, readers)
-	job := b.reading(nil, 32)
+	counted := b.countRequests(env, b.populate(env, "reader", "viewer", principals, 1), b.reading(nil, 32))
+	b.report.add("SQL statements on the path of a cached request, group commit apart", float64(counted.other)/countedRequests, "", atMost(0), atMost(0),
+		fmt.Sprintf("%d requests: %d inserts of events, %d announcements, proofs of life and notes of last use, which no request waits for; others: %s", countedRequests, counted.inserts, counted.beside, orNone(counted.examples)))
+	b.report.tell("events in one group commit at 32 connections", countedRequests/float64(max(counted.inserts, 1)), "", "")
+
+	counted = b.countRequests(env, b.populate(env, "writer", "deployer", principals, 1), b.writing(nil, 32))
+	b.report.add("SQL statements that a write with a fresh second factor adds, group commit apart", float64(counted.other)/countedRequests, "", atMost(0), atMost(0),
+		fmt.Sprintf("%d promotions, each of which takes a factor: %d inserts of events; others: %s", countedRequests, counted.inserts, orNone(counted.examples)))
+}
+
+const countedRequests = 2000
+
+// countRequests has people whom the proxy knows make requests, and counts what its database is asked meanwhile.
+func (b *bench) countRequests(env *testenv.Env, tokens []string, job Job) statementCount {
+	s := gatewaySubject(env, tokens)
 	job.Warm, job.Measure, job.Count = 0, 0, 20*principals
 	b.loadOn(s, job) // everybody is known, and their use of the token is noted
 
@@ -98,16 +111,13 @@ func (b *bench) statements() {
 	log := filepath.Join(env.Postgres.Dir(), "log")
 	setting("all")
 	began := b.sizeWhen(log, "select 'the count begins'", env)
-	job.Count = requests
+	job.Count = countedRequests
 	b.loadOn(s, job)
 	b.sizeWhen(log, "select 'the count ends'", env)
 	setting("none")
 	text, err := os.ReadFile(log) // #nosec G304 -- the server's log
 	b.must(err)
-	counted := countStatements(string(text[began:]), "rgw_proxy_login@"+env.Database+" ")
-	b.report.add("SQL statements on the path of a cached request, group commit apart", float64(counted.other)/requests, "", atMost(0), atMost(0),
-		fmt.Sprintf("%d requests: %d inserts of events, %d announcements, proofs of life and notes of last use, which no request waits for; others: %s", requests, counted.inserts, counted.beside, orNone(counted.examples)))
-	b.report.tell("events in one group commit at 32 connections", requests/float64(max(counted.inserts, 1)), "", "")
+	return countStatements(string(text[began:]), "rgw_proxy_login@"+env.Database+" ")
 }
 
 // sizeWhen runs a statement that can be found in the server's log, waits until it is there, and returns the size of

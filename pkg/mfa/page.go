@@ -225,11 +225,11 @@ func (p *Page) enter(v *visit, rule access.Rule) *trouble {
 		Client: "console", UserAgent: v.r.UserAgent(), Detail: audit.Detail{Auth: "session", Token: principal.TokenID, TokenName: principal.TokenName},
 	}
 	v.data = pageData{Email: principal.UserLabel, CSRF: p.Sessions.CSRF(token), Request: v.id.String(), Style: template.CSS(pageStyle), Script: template.JS(pageScript)} //nolint:gosec // files of this package
-	if again, err := v.entry.Again(v.ctx); err != nil {                                                                                                                  // what was given in another window counts
+	again, err := v.entry.Again(v.ctx)                                                                                                                                   // what was given in another window counts
+	if err != nil {
 		return troubleOf(err)
-	} else {
-		v.entry = again
 	}
+	v.entry = again
 	settings := p.Cache.Settings()
 	decision := access.Decide(v.entry.Principal, access.Request{Rule: rule, Source: v.by.Address}, access.Facts{}, settings, v.entry.Factor(settings, ""))
 	if decision.Effect != access.Allow {

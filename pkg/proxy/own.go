@@ -115,7 +115,8 @@ func (x *exchange) answerItself() *refusal {
 	if refused != nil {
 		return refused
 	}
-	kind, body := "application/json", []byte(nil)
+	kind := "application/json"
+	var body []byte
 	if text, plain := answer.(plainText); plain {
 		kind, body = "text/plain; charset=utf-8", []byte(text)
 	} else {
