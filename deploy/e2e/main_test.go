@@ -15,6 +15,8 @@ var (
 
 	// full is whether everything runs (`make e2e`), or what is quick (`make test`, `make e2e TESTFLAGS=-short`).
 	full bool
+	// freshFactors has everybody asked for second factors, and their tokens count as having given one (E2E_FACTORS=fresh).
+	freshFactors bool
 	// stock is the stock CLI's program, "" where there is none.
 	stock string
 
@@ -34,6 +36,7 @@ func TestMain(m *testing.M) {
 		}
 	}
 	full = os.Getenv("E2E") == "full" && !testing.Short()
+	freshFactors = os.Getenv("E2E_FACTORS") == "fresh"
 	stock = findStock()
 	code := m.Run()
 	if err := suite.Close(); err != nil {

@@ -153,7 +153,8 @@ func newSide(t *testing.T, k kind, m mode, opts sideOptions) *side {
 	if opts.losesDatabase {
 		s.database = newRelay(t) // made first, so that it is still there when the proxies end
 	}
-	s.env = suite.Start(t, testenv.Options{TLS: true, Rack: rack, Proxies: proxies, Config: patient, Factors: opts.factors, Admins: btoi(opts.factors)})
+	s.env = suite.Start(t, testenv.Options{TLS: true, Rack: rack, Proxies: proxies, Config: patient, Factors: opts.factors, Admins: btoi(opts.factors),
+		FreshFactors: freshFactors && !opts.factors})
 	s.rack = s.env.Rack
 	if opts.allowDestructive {
 		s.env.Admin("setting", "set", "allow_destructive", "true")

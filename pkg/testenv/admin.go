@@ -66,7 +66,7 @@ func (e *Env) AddAdminWith(config map[string]string) *AdminServer {
 		"DRAIN_TIMEOUT":         "2s",
 		"LOG_FORMAT":            "text",
 		// What is not about second factors is not asked for any.
-		"RGW_SETTING_MFA_REQUIRED": strconv.FormatBool(e.opts.Factors),
+		"RGW_SETTING_MFA_REQUIRED": strconv.FormatBool(e.opts.Factors || e.opts.FreshFactors),
 	}, config)}
 	e.Admins = append(e.Admins, a)
 	a.Start()

@@ -95,6 +95,14 @@ func (s *Suite) Start(t TB, opts Options) *Env {
 	if opts.Admins > 0 {
 		e.adminPort = e.freePort() // the proxies are told of it before it runs
 	}
+	if opts.FreshFactors {
+		e.grantAlways()
+		for _, who := range People() {
+			if !who.API {
+				e.StepUp(who.Name)
+			}
+		}
+	}
 	for range max(opts.Proxies, 0) + btoi(opts.Proxies == 0) {
 		e.AddProxy()
 	}
@@ -205,7 +213,7 @@ func (e *Env) AddProxyWith(config map[string]string) *Proxy {
 		"DRAIN_TIMEOUT":     "2s",
 		"LOG_FORMAT":        "text",
 		// What is not about second factors is not asked for any.
-		"RGW_SETTING_MFA_REQUIRED": strconv.FormatBool(e.opts.Factors),
+		"RGW_SETTING_MFA_REQUIRED": strconv.FormatBool(e.opts.Factors || e.opts.FreshFactors),
 	}
 	if e.RackServer != nil {
 		settings["RACK_HOST"] = e.RackServer.URL()
@@ -310,6 +318,9 @@ func (e *Env) AddUser(name string, roles ...string) (token string) {
 		add = append(add, "--role", role)
 	}
 	e.Admin(add...)
+	if e.opts.FreshFactors {
+		e.Admin("factor", "add", email)
+	}
 	return e.AddToken(name, "--user", email, "--name", name+"'s laptop")
 }
 
@@ -318,6 +329,9 @@ func (e *Env) AddToken(name string, args ...string) (token string) {
 	e.t.Helper()
 	token = strings.TrimSpace(e.Admin(append([]string{"token", "create"}, args...)...))
 	e.KnowToken(name, token)
+	if e.opts.FreshFactors && !slices.Contains(args, "--api") {
+		e.StepUp(name)
+	}
 	return token
 }
 

@@ -63,6 +63,9 @@ type Options struct {
 	// Factors has everybody asked for second factors, as is the gateway's default. Everybody of People has an
 	// authenticator app; Env.TOTP gives its codes, and Env.StepUp what they give.
 	Factors bool
+	// FreshFactors is Factors, and has everybody's token count as having given one just now, those that are made later
+	// too. What takes a factor each time finds one given for it.
+	FreshFactors bool
 	// PlainRack has the rack speak http.
 	PlainRack bool
 	// Upstream, an address such as http://127.0.0.1:5443, takes the place of the in-memory rack. Env.Rack and
