@@ -468,6 +468,7 @@ scenario("names of any kind are shown as text", async ({ page }) => {
 
 scenario("what cannot be reached, or breaks, says so and goes on by itself", async ({ page }) => {
   await signIn(page, "ana", "/console/apps");
+  await page.getByText("web", { exact: true }).first().waitFor();
   wire.broken = true;
   wire.cut();
   await page.getByRole("button", { name: "Load again" }).click();

@@ -21,14 +21,14 @@ export function Instances() {
   const rows = useMemo(() => (query.data ?? []).filter((i) => holds(typed, i.id, i["private-ip"], i["public-ip"], i.status)), [query.data, typed]);
   const columns = useMemo<Column<Instance>[]>(
     () => [
-      { id: "id", header: "Instance", accessorFn: (i) => i.id, cell: ({ row: { original: i } }) => <Name className="font-mono text-note font-medium">{i.id}</Name>, meta: { width: "minmax(12rem, 1.5fr)", narrow: "title" } },
-      { id: "status", header: "State", accessorFn: (i) => i.status, cell: ({ row: { original: i } }) => <State meaning={i.status === "running" ? "ok" : "warn"}>{i.status}</State>, meta: { width: "8rem", narrow: "end" } },
-      { id: "cpu", header: "CPU", accessorFn: (i) => i.cpu / (i["cpu-capacity"] || 1), cell: ({ row: { original: i } }) => <Share used={i.cpu} of={i["cpu-capacity"]} label="CPU" />, meta: { width: "9rem" } },
-      { id: "memory", header: "Memory", accessorFn: (i) => i.memory / (i["memory-capacity"] || 1), cell: ({ row: { original: i } }) => <Share used={i.memory} of={i["memory-capacity"]} label="Memory" />, meta: { width: "9rem" } },
-      { id: "processes", header: "Processes", accessorFn: (i) => i.processes, meta: { width: "7rem", align: "right", narrow: "hide" } },
-      { id: "private", header: "Private address", accessorFn: (i) => i["private-ip"], cell: ({ row: { original: i } }) => <span className="font-mono text-note">{i["private-ip"]}</span>, meta: { width: "9rem", narrow: "hide", from: "lg" } },
-      { id: "public", header: "Public address", accessorFn: (i) => i["public-ip"], cell: ({ row: { original: i } }) => <span className="font-mono text-note">{i["public-ip"]}</span>, meta: { width: "9rem", narrow: "hide", from: "xl" } },
-      { id: "started", header: "Started", accessorFn: (i) => i.started, cell: ({ row: { original: i } }) => <span className="text-ink-2"><Time at={isTime(i.started) ? i.started : undefined} /></span>, meta: { width: "6.5rem", align: "right", narrow: "hide" } },
+      { id: "id", header: "Instance", accessorFn: (i) => i.id, cell: ({ row: { original: i } }) => <Name className="font-mono text-note font-medium">{i.id}</Name>, meta: { width: "minmax(9rem, 1.5fr)", narrow: "title" } },
+      { id: "status", header: "State", accessorFn: (i) => i.status, cell: ({ row: { original: i } }) => <State meaning={i.status === "running" ? "ok" : "warn"}>{i.status}</State>, meta: { width: "7rem", narrow: "end" } },
+      { id: "cpu", header: "CPU", accessorFn: (i) => i.cpu / (i["cpu-capacity"] || 1), cell: ({ row: { original: i } }) => <Share used={i.cpu} of={i["cpu-capacity"]} label="CPU" />, meta: { width: "8rem", from: "lg" } },
+      { id: "memory", header: "Memory", accessorFn: (i) => i.memory / (i["memory-capacity"] || 1), cell: ({ row: { original: i } }) => <Share used={i.memory} of={i["memory-capacity"]} label="Memory" />, meta: { width: "8rem", from: "lg" } },
+      { id: "processes", header: "Processes", accessorFn: (i) => i.processes, meta: { width: "6rem", align: "right", narrow: "hide", from: "lg" } },
+      { id: "private", header: "Private address", accessorFn: (i) => i["private-ip"], cell: ({ row: { original: i } }) => <span className="font-mono text-note">{i["private-ip"]}</span>, meta: { width: "7.5rem", narrow: "hide", from: "xl" } },
+      { id: "public", header: "Public address", accessorFn: (i) => i["public-ip"], cell: ({ row: { original: i } }) => <span className="font-mono text-note">{i["public-ip"]}</span>, meta: { width: "7.5rem", narrow: "hide", from: "xl" } },
+      { id: "started", header: "Started", accessorFn: (i) => i.started, cell: ({ row: { original: i } }) => <span className="text-ink-2"><Time at={isTime(i.started) ? i.started : undefined} /></span>, meta: { width: "5.5rem", align: "right", narrow: "hide" } },
     ],
     [],
   );

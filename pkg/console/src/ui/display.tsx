@@ -99,7 +99,7 @@ export function Id({ value, short = false, label }: { value: string; short?: boo
 /** Something to paste, in one piece. */
 export function Code({ text, label, wrap = false, secret = false }: { text: string; label: string; wrap?: boolean; secret?: boolean }) {
   return (
-    <div className="group relative rounded-md border border-line bg-sunken">
+    <div className="group relative min-w-0 rounded-md border border-line bg-sunken">
       <pre tabIndex={0} aria-label={label} className={cx("max-h-96 overflow-auto rounded-md py-3 pr-12 pl-3.5 font-mono text-note leading-5", wrap ? "break-all whitespace-pre-wrap" : "whitespace-pre")} data-secret={secret || undefined}>
         {text}
       </pre>

@@ -20,11 +20,13 @@ export interface MenuProps {
   items: (MenuItem | "line" | false | undefined)[];
   align?: "start" | "end";
   header?: ReactNode;
+  /** It was asked for before it was there. */
+  initiallyOpen?: boolean;
 }
 
-export function RealMenu({ trigger, items, align = "end", header }: MenuProps) {
+export function RealMenu({ trigger, items, align = "end", header, initiallyOpen = false }: MenuProps) {
   return (
-    <RadixMenu.Root modal={false}>
+    <RadixMenu.Root modal={false} defaultOpen={initiallyOpen}>
       <RadixMenu.Trigger asChild>{trigger}</RadixMenu.Trigger>
       <RadixMenu.Portal>
         <RadixMenu.Content align={align} sideOffset={6} collisionPadding={8} className="z-50 max-h-[70vh] min-w-48 max-w-80 animate-rise overflow-y-auto rounded-md border border-line bg-raised p-1 text-row shadow-float">

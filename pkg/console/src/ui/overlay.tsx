@@ -9,8 +9,20 @@ import type { MenuProps } from "./menu";
 export type { DialogProps } from "./dialog";
 
 // Radix is fetched when it is first needed, and not before the first page shows.
-const RealDialog = lazy(() => import("./dialog").then((m) => ({ default: m.RealDialog })));
-const RealMenu = lazy(() => idle().then(() => import("./menu")).then((m) => ({ default: m.RealMenu })));
+const RealDialog = lazy(() => patient(() => import("./dialog")).then((m) => ({ default: m.RealDialog })));
+const RealMenu = lazy(() => Promise.race([idle(), hurried]).then(() => patient(() => import("./menu"))).then((m) => ({ default: m.RealMenu })));
+
+// Somebody presses a menu's button before it could be fetched: then it is fetched at once.
+let hurry: () => void = () => undefined;
+const hurried = new Promise<void>((done) => (hurry = done));
+
+// patient fetches a part again when it could not be fetched: the page goes on without it meanwhile.
+function patient<T>(load: () => Promise<T>, tries = 10): Promise<T> {
+  return load().catch((error: unknown) => {
+    if (tries <= 1) throw error;
+    return new Promise<T>((done) => setTimeout(() => done(patient(load, tries - 1)), 2000));
+  });
+}
 
 // idle waits until the page has nothing else to do.
 function idle(): Promise<void> {
@@ -111,9 +123,14 @@ export type { MenuItem, MenuProps } from "./menu";
 
 /** A menu. Until it could be fetched its button stands there alone. */
 export function Menu(props: MenuProps) {
+  const [wanted, setWanted] = useState(false);
+  const early = () => {
+    setWanted(true);
+    hurry();
+  };
   return (
-    <Suspense fallback={props.trigger}>
-      <RealMenu {...props} />
+    <Suspense fallback={<span className="contents" onClickCapture={early}>{props.trigger}</span>}>
+      <RealMenu {...props} initiallyOpen={wanted} />
     </Suspense>
   );
 }
