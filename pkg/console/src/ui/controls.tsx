@@ -172,7 +172,7 @@ export interface SearchFieldProps {
 export function SearchField({ value, onChange, label, className, mono = false }: SearchFieldProps) {
   const ref = useRef<HTMLInputElement>(null);
   return (
-    <div className={cx("relative", className)} role="search">
+    <div className={cx("relative", className)} role="search" aria-label={label}>
       <Search className="pointer-events-none absolute top-1/2 left-2.5 size-4 -translate-y-1/2 text-ink-3" aria-hidden />
       <input
         ref={ref}
