@@ -139,6 +139,7 @@ type noticeRetryCmd struct {
 	ID     string `arg:"" optional:"" help:"The notice; see notice list --state dead."`
 	All    bool   `help:"All that were given up."`
 	Medium string `help:"With --all: only by mail, or slack." enum:",mail,slack" default:"" placeholder:"MEDIUM"`
+	output
 }
 
 func (c *noticeRetryCmd) Run(ctx context.Context, p *process) error {
@@ -157,14 +158,14 @@ func (c *noticeRetryCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(p.stdout, "Tried again: %d.\n", many)
-		return err
+		return c.say(p, map[string]int{"retried": many}, "Tried again: %d.\n", many)
 	})
 }
 
 type noticeTestCmd struct {
 	To    string `arg:"" help:"Address of a user; with --slack, a channel's id, or @ and an address."`
 	Slack bool   `help:"In Slack, not by mail."`
+	output
 }
 
 func (c *noticeTestCmd) Run(ctx context.Context, p *process) error {
@@ -177,8 +178,7 @@ func (c *noticeTestCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(p.stdout, "It goes out as soon as an admin serves: %s.\n", n.ID)
-		return err
+		return c.say(p, map[string]string{"id": n.ID.String()}, "It goes out as soon as an admin serves: %s.\n", n.ID)
 	})
 }
 
@@ -189,6 +189,18 @@ type noticeTopicsCmd struct {
 
 func (c *noticeTopicsCmd) Run(ctx context.Context, p *process) error {
 	if c.Email == "" {
+		if c.JSON {
+			type view struct {
+				Topic       string `json:"topic"`
+				Audience    string `json:"audience"`
+				Description string `json:"description"`
+			}
+			views := []view{}
+			for _, topic := range notify.Topics() {
+				views = append(views, view{topic.Name, string(topic.Audience), topic.Description})
+			}
+			return writeJSON(p.stdout, views)
+		}
 		t := newTable("TOPIC", "FOR", "WHAT")
 		for _, topic := range notify.Topics() {
 			t.add(topic.Name, string(topic.Audience), topic.Description)
@@ -230,6 +242,7 @@ type noticeChooseCmd struct {
 	Topic string `arg:"" help:"The topic."`
 	Mail  string `help:"By mail: yes or no." enum:",yes,no" default:"" placeholder:"YES"`
 	Slack string `help:"In Slack: yes or no." enum:",yes,no" default:"" placeholder:"YES"`
+	output
 }
 
 func (c *noticeChooseCmd) Run(ctx context.Context, p *process) error {
@@ -251,17 +264,37 @@ func (c *noticeChooseCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		return p.showChoices(list, false)
+		return p.showChoices(list, c.JSON)
 	})
 }
 
-type noticeRulesCmd struct{}
+// ruleView is a channel's rule for programs.
+type ruleView struct {
+	ID       string   `json:"id"`
+	Channel  string   `json:"channel"`
+	Name     string   `json:"name,omitempty"`
+	Patterns []string `json:"patterns"`
+	By       string   `json:"created_by"`
+}
+
+func viewOfRule(r notify.Rule) ruleView {
+	return ruleView{r.ID.String(), r.ChannelID, r.ChannelName, r.Patterns, r.CreatedBy}
+}
+
+type noticeRulesCmd struct{ output }
 
 func (c *noticeRulesCmd) Run(ctx context.Context, p *process) error {
 	return p.notices(ctx, func(s *notify.Service, _ directory.Actor) error {
 		rules, err := s.Rules(ctx)
 		if err != nil {
 			return err
+		}
+		if c.JSON {
+			views := make([]ruleView, len(rules))
+			for i, r := range rules {
+				views[i] = viewOfRule(r)
+			}
+			return writeJSON(p.stdout, views)
 		}
 		if len(rules) == 0 {
 			fmt.Fprintln(p.stderr, "No channel is told of anything: see admin notice rule --help")
@@ -279,6 +312,7 @@ type noticeRuleCmd struct {
 	Channel  string   `arg:"" help:"The channel's id at Slack, such as C0123ABCD."`
 	Patterns []string `arg:"" help:"Patterns of actions: app.delete, user.*, refused, alert, or *."`
 	Name     string   `help:"The channel's name, for lists." placeholder:"NAME"`
+	output
 }
 
 func (c *noticeRuleCmd) Run(ctx context.Context, p *process) error {
@@ -287,13 +321,13 @@ func (c *noticeRuleCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(p.stdout, "%s is told of %s: %s\n", rule.ChannelID, strings.Join(rule.Patterns, " "), rule.ID)
-		return err
+		return c.say(p, viewOfRule(rule), "%s is told of %s: %s\n", rule.ChannelID, strings.Join(rule.Patterns, " "), rule.ID)
 	})
 }
 
 type noticeNoRuleCmd struct {
 	ID string `arg:"" help:"The rule; see notice rules."`
+	output
 }
 
 func (c *noticeNoRuleCmd) Run(ctx context.Context, p *process) error {
@@ -305,19 +339,17 @@ func (c *noticeNoRuleCmd) Run(ctx context.Context, p *process) error {
 		if err := s.RemoveRule(ctx, by, id); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(p.stdout, "The rule is gone.")
-		return err
+		return c.say(p, map[string]string{"removed": id.String()}, "The rule is gone.\n")
 	})
 }
 
-type noticeUnslackCmd struct{}
+type noticeUnslackCmd struct{ output }
 
 func (c *noticeUnslackCmd) Run(ctx context.Context, p *process) error {
 	return p.notices(ctx, func(s *notify.Service, by directory.Actor) error {
 		if err := s.RemoveSlack(ctx, by); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(p.stdout, "Slack is disconnected.")
-		return err
+		return c.say(p, map[string]bool{"connected": false}, "Slack is disconnected.\n")
 	})
 }

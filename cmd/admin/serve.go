@@ -393,15 +393,23 @@ func (c *rekeyCmd) Run(ctx context.Context, p *process) error {
 			return err
 		}
 		done, lost = done+factors, lost+lostFactors
-		e := by.Event(p.now(), "gateway.rekey", "ledger_keys")
-		e.Decision = audit.DecisionAllow
-		err = audit.Change(ctx, db, key, e, func(tx *sqlx.Tx) error {
-			n, gone, err := ledger.Rekey(ctx, tx, keys.Box(ledger.SealPurpose))
-			done, lost = done+n, lost+gone
-			return err
-		})
-		if err != nil {
-			return err
+		for _, sealed := range []struct {
+			what, purpose string
+			rekey         func(context.Context, *sqlx.Tx, *seal.Box) (done, lost int, err error)
+		}{
+			{"ledger_keys", ledger.SealPurpose, ledger.Rekey},
+			{"integrations", notify.SealPurpose, notify.Rekey},
+		} {
+			e := by.Event(p.now(), "gateway.rekey", sealed.what)
+			e.Decision = audit.DecisionAllow
+			err = audit.Change(ctx, db, key, e, func(tx *sqlx.Tx) error {
+				n, gone, err := sealed.rekey(ctx, tx, keys.Box(sealed.purpose))
+				done, lost = done+n, lost+gone
+				return err
+			})
+			if err != nil {
+				return err
+			}
 		}
 		if lost > 0 {
 			fmt.Fprintf(p.stderr, "admin: warning: %d could be opened with neither key, and will be of no use any more\n", lost)

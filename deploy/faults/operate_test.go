@@ -418,7 +418,7 @@ func TestEachMigrationComesUnderLoad(t *testing.T) {
 	must(t, postgres.Migrate(t.Context(), owner, slog.New(slog.DiscardHandler))) // and again, whole
 	l.goesOn(t, 50)
 	l.liftUnharmed(t, fmt.Sprintf("%d migrations", steps))
-	if steps < 2 {
+	if steps < 1 {
 		t.Errorf("only %d steps came under load", steps)
 	}
 	proxy.Stop()
@@ -442,8 +442,9 @@ func TestEachMigrationComesUnderLoad(t *testing.T) {
 	}
 }
 
-// firstServable is how many steps the schema has that today's proxy needs: people, events, announcements, sessions.
-const firstServable = 4
+// firstServable is how many steps the schema has that today's proxy needs, of which second factors are the last. What
+// comes after it, the proxy has to live with before it knows of it.
+const firstServable = 8
 
 // giveRights gives each role its rights over what is there yet, as the release of that time did.
 func giveRights(t *testing.T, owner *sqlx.DB) {

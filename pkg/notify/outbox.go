@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,6 +13,7 @@ import (
 
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/directory"
+	"rackgateway/pkg/seal"
 )
 
 // Notice is one notice in the outbox.
@@ -296,36 +296,33 @@ func (s *Service) Address(ctx context.Context, address string) (AddressState, er
 
 const selectSealed = `select detail, sealed from rgw.integrations where name = 'slack' for update`
 
-// Rekey seals anew what was sealed with the key before, and returns how many.
-func (s *Service) Rekey(ctx context.Context, by directory.Actor) (done, lost int, err error) {
-	e := by.Event(s.Now(), "integration.rekey", "slack")
-	e.Decision = audit.DecisionAllow
-	err = audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
-		var found []struct {
-			Detail []byte `db:"detail"`
-			Sealed []byte `db:"sealed"`
+// Rekey seals anew, with the application's present key, what was sealed with the one before; the box is that of
+// SealPurpose. Lost counts what neither opens: Slack has to be connected again then.
+func Rekey(ctx context.Context, tx *sqlx.Tx, box *seal.Box) (done, lost int, err error) {
+	var found []struct {
+		Detail []byte `db:"detail"`
+		Sealed []byte `db:"sealed"`
+	}
+	if err := tx.SelectContext(ctx, &found, selectSealed); err != nil {
+		return 0, 0, wrap("read what is sealed", err)
+	}
+	for _, r := range found {
+		var d slackDetail
+		if err := json.Unmarshal(r.Detail, &d); err != nil {
+			return 0, 0, wrap("read the connection to Slack", err)
 		}
-		if err := tx.SelectContext(ctx, &found, selectSealed); err != nil {
-			return wrap("read what is sealed", err)
-		}
-		for _, r := range found {
-			var d slackDetail
-			if err := json.Unmarshal(r.Detail, &d); err != nil {
-				return wrap("read the connection to Slack", err)
+		again, changed, err := box.Reseal(r.Sealed, d.identity())
+		switch {
+		case err != nil:
+			lost++
+		case changed:
+			if _, err := tx.ExecContext(ctx, updateSealed, again); err != nil {
+				return 0, 0, wrap("seal the token of Slack anew", err)
 			}
-			again, changed, err := s.box.Reseal(r.Sealed, d.identity())
-			switch {
-			case err != nil:
-				lost++
-			case changed:
-				if _, err := tx.ExecContext(ctx, `update rgw.integrations set sealed = $1 where name = 'slack'`, again); err != nil {
-					return wrap("seal the token of Slack anew", err)
-				}
-				done++
-			}
+			done++
 		}
-		e.Detail.Params.Add("sealed", strconv.Itoa(done))
-		return nil
-	})
-	return done, lost, err
+	}
+	return done, lost, nil
 }
+
+const updateSealed = `update rgw.integrations set sealed = $1 where name = 'slack'`

@@ -17,6 +17,7 @@ import (
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/notify"
+	"rackgateway/pkg/seal"
 	"rackgateway/pkg/secret"
 )
 
@@ -114,6 +115,41 @@ func TestAChannelIsToldOfWhatItsRuleSaysInThreads(t *testing.T) {
 	hostile := got[5]
 	if hostile.Thread != "" || strings.Contains(hostile.Text, "<!channel>") || strings.Contains(hostile.Blocks, "<!channel>") || strings.Contains(hostile.Blocks, "<https://evil") {
 		t.Errorf("a hostile name goes through: %s %s", hostile.Text, hostile.Blocks)
+	}
+}
+
+func TestANewApplicationKeyKeepsSlackConnected(t *testing.T) {
+	w := newWorld(t)
+	w.connect(w.service())
+	old := secret.NewText(strings.Repeat("application key of tests ", 4))
+	fresh := secret.NewText(strings.Repeat("the next application key ", 4))
+	both, err := seal.NewKeys(fresh, old)
+	check(t, err)
+	rekey := func(keys seal.Keys) (done, lost int) {
+		tx, err := w.admin.BeginTxx(t.Context(), nil)
+		check(t, err)
+		done, lost, err = notify.Rekey(t.Context(), tx, keys.Box(notify.SealPurpose))
+		check(t, err)
+		check(t, tx.Commit())
+		return done, lost
+	}
+	if done, lost := rekey(both); done != 1 || lost != 0 {
+		t.Errorf("%d sealed anew, %d lost", done, lost)
+	}
+	if done, lost := rekey(both); done != 0 || lost != 0 {
+		t.Errorf("the second time %d sealed anew, %d lost", done, lost)
+	}
+	w.keys, err = seal.NewKeys(fresh, secret.Text{})
+	check(t, err)
+	channels, err := w.service().Channels(t.Context())
+	check(t, err)
+	if len(channels) != 2 {
+		t.Errorf("with the new key alone the channels are %+v", channels)
+	}
+	unknown, err := seal.NewKeys(old, secret.Text{})
+	check(t, err)
+	if done, lost := rekey(unknown); done != 0 || lost != 1 {
+		t.Errorf("with a key that does not open it %d sealed anew, %d lost", done, lost)
 	}
 }
 
