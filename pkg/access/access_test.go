@@ -592,3 +592,27 @@ func TestAnAppsOwnSettingsCountForWhatIsAboutIt(t *testing.T) {
 		}
 	}
 }
+
+func TestSettingsThatSecondFactorsHangOnTakeOneForThisVeryOperation(t *testing.T) {
+	fresh := access.Factor{Enforced: true, Enrolled: true, Verified: true, Fresh: true}
+	for _, op := range []string{"setSetting", "unsetSetting", "setAppSetting", "unsetAppSetting"} {
+		for key, want := range map[string]access.Level{
+			"mfa_required": access.LevelAlways, "step_up_minutes": access.LevelAlways, "factor_lock_minutes": access.LevelAlways,
+			"allow_destructive": access.LevelStepUp, "reauth_days": access.LevelStepUp,
+			"": access.LevelAlways, "MFA_REQUIRED": access.LevelAlways, "mfa%5Frequired": access.LevelAlways,
+		} {
+			request := ask(t, op, "web")
+			request.Setting = key
+			token := access.Decide(pipeline(t, "admin *"), request, access.Facts{}, access.DefaultSettings(), access.Factor{})
+			window := access.Decide(session(t, "admin *"), request, access.Facts{}, access.DefaultSettings(), fresh)
+			if token.Level != want || window.Level != want || (token.Effect == access.Allow) != (want == access.LevelStepUp) || (window.Effect == access.Allow) != (want == access.LevelStepUp) {
+				t.Errorf("%s of %q: a token %+v, a window %+v", op, key, token, window)
+			}
+			fresh := fresh
+			fresh.AlwaysGranted = true
+			if d := access.Decide(session(t, "admin *"), request, access.Facts{}, access.DefaultSettings(), fresh); d.Effect != access.Allow {
+				t.Errorf("%s of %q with a grant: %+v", op, key, d)
+			}
+		}
+	}
+}

@@ -28,6 +28,7 @@ type Request struct {
 	Service string // the service in the path, if any
 	Variant Variant
 	Source  netip.Addr // where the request comes from
+	Setting string     // for Rule.OfSetting: the key in the path
 }
 
 // Facts are what was found out about a request before deciding, as its rule's Facts asks for.
@@ -160,6 +161,9 @@ func Decide(p *Principal, r Request, f Facts, s Settings, fac Factor) Decision {
 		}
 		level = max(level, also.Level)
 		d = need(p, &r, &f, &s, also.Permission, also.Why, nil)
+	}
+	if rule.OfSetting {
+		level = max(level, settingLevel(r.Setting))
 	}
 	if d != nil {
 		d.Level = level

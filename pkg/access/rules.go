@@ -70,6 +70,7 @@ type Rule struct {
 
 	Factorless bool // it needs no factor, not even of somebody who has none yet: giving and adding one begin here
 	OwnFactors bool // it changes the caller's own factors: the first is added without one, all else takes one, whatever is set
+	OfSetting  bool // it changes the setting of Request.Setting, and takes what that one's SettingDef.Level says
 
 	// BuildLogs marks the one kind of logs that a pipeline's log:read covers.
 	BuildLogs bool
@@ -319,12 +320,12 @@ func Rules() []Rule {
 		r("retryNotice", "notice.retry", PermIntegrationManage, none, no),
 		r("getUserMail", "notice.mail", PermUserRead, none, no),
 		r("listSettings", "setting.list", PermSettingRead, none, no),
-		r("setSetting", "setting.set", PermSettingManage, S, no),
-		r("unsetSetting", "setting.unset", PermSettingManage, S, no),
+		r("setSetting", "setting.set", PermSettingManage, S, no, ofSetting),
+		r("unsetSetting", "setting.unset", PermSettingManage, S, no, ofSetting),
 		r("getSettingHistory", "setting.history", PermSettingRead, none, no),
 		r("listAppSettings", "setting.list", PermSettingRead, none, app),
-		r("setAppSetting", "setting.set", PermSettingManage, S, app),
-		r("unsetAppSetting", "setting.unset", PermSettingManage, S, app),
+		r("setAppSetting", "setting.set", PermSettingManage, S, app, ofSetting),
+		r("unsetAppSetting", "setting.unset", PermSettingManage, S, app, ofSetting),
 		r("getAppSettingHistory", "setting.history", PermSettingRead, none, app),
 		r("getDoctor", "gateway.examine", PermSettingRead, none, no),
 		r("listEvents", "audit.read", PermAuditRead, none, no),
@@ -387,6 +388,7 @@ func preflight(r *Rule)   { r.Kind = EventPreflight }
 func anybody(r *Rule)     { r.Anybody = true }
 func factorless(r *Rule)  { r.Factorless = true }
 func ownFactors(r *Rule)  { r.OwnFactors = true }
+func ofSetting(r *Rule)   { r.OfSetting = true }
 
 func refused(why string) column { return func(r *Rule) { r.Refused = why } }
 

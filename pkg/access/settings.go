@@ -71,7 +71,8 @@ type SettingDef struct {
 	Default     int64  // of a bool, 0 or 1
 	Min, Max    int64  // of an int, inclusive
 	Description string
-	PerApp      bool // an app may have a value of its own
+	PerApp      bool  // an app may have a value of its own
+	Level       Level // that changing it takes
 
 	store func(*Settings, int64)
 }
@@ -92,12 +93,12 @@ func SettingDefs() []SettingDef {
 			func(s *Settings, v bool) { s.DeployApprovals = v })),
 		boolean("join_as_viewer", false, "Lets whoever signs in with an address of the domain in as a viewer. Off lets in only people who were added.",
 			func(s *Settings, v bool) { s.JoinAsViewer = v }),
-		boolean("mfa_required", true, "Asks everybody for a second factor: when signing in, and for what takes one. Off asks nobody, but for changes of one's own factors.",
-			func(s *Settings, v bool) { s.MFARequired = v }),
-		duration("step_up_minutes", 10, 1, 12*60, time.Minute, "How long a second factor counts for what takes a fresh one.",
-			func(s *Settings, v time.Duration) { s.StepUp = v }),
-		duration("factor_lock_minutes", 15, 1, 24*60, time.Minute, "How long a session checks no second factor after five wrong ones in five minutes.",
-			func(s *Settings, v time.Duration) { s.FactorLock = v }),
+		always(boolean("mfa_required", true, "Asks everybody for a second factor: when signing in, and for what takes one. Off asks nobody, but for changes of one's own factors.",
+			func(s *Settings, v bool) { s.MFARequired = v })),
+		always(duration("step_up_minutes", 10, 1, 12*60, time.Minute, "How long a second factor counts for what takes a fresh one.",
+			func(s *Settings, v time.Duration) { s.StepUp = v })),
+		always(duration("factor_lock_minutes", 15, 1, 24*60, time.Minute, "How long a session checks no second factor after five wrong ones in five minutes.",
+			func(s *Settings, v time.Duration) { s.FactorLock = v })),
 		duration("session_idle_minutes", 30, 5, 12*60, time.Minute, "How long an unused browser session lasts.",
 			func(s *Settings, v time.Duration) { s.SessionIdle = v }),
 		duration("cli_token_idle_days", 30, 1, 365, day, "How long an unused CLI token lasts.",
@@ -120,7 +121,7 @@ func SettingDefs() []SettingDef {
 const day = 24 * time.Hour
 
 func boolean(key string, byDefault bool, description string, store func(*Settings, bool)) SettingDef {
-	d := SettingDef{Key: key, Type: SettingBool, Max: 1, Description: description,
+	d := SettingDef{Key: key, Type: SettingBool, Max: 1, Description: description, Level: LevelStepUp,
 		store: func(s *Settings, v int64) { store(s, v != 0) }}
 	if byDefault {
 		d.Default = 1
@@ -133,8 +134,15 @@ func perApp(d SettingDef) SettingDef {
 	return d
 }
 
+// always marks a setting that second factors hang on: whoever has an API token, or a session that gave a factor a while
+// ago, could otherwise switch off what keeps them from the rest.
+func always(d SettingDef) SettingDef {
+	d.Level = LevelAlways
+	return d
+}
+
 func duration(key string, byDefault, least, most int64, unit time.Duration, description string, store func(*Settings, time.Duration)) SettingDef {
-	d := SettingDef{Key: key, Type: SettingInt, Unit: "minutes", Default: byDefault, Min: least, Max: most, Description: description,
+	d := SettingDef{Key: key, Type: SettingInt, Unit: "minutes", Default: byDefault, Min: least, Max: most, Description: description, Level: LevelStepUp,
 		store: func(s *Settings, v int64) { store(s, time.Duration(v)*unit) }}
 	if unit == day {
 		d.Unit = "days"
@@ -143,7 +151,7 @@ func duration(key string, byDefault, least, most int64, unit time.Duration, desc
 }
 
 func count(key string, byDefault, least, most int64, description string, store func(*Settings, int)) SettingDef {
-	return SettingDef{Key: key, Type: SettingInt, Default: byDefault, Min: least, Max: most, Description: description,
+	return SettingDef{Key: key, Type: SettingInt, Default: byDefault, Min: least, Max: most, Description: description, Level: LevelStepUp,
 		store: func(s *Settings, v int64) { store(s, int(v)) }}
 }
 
@@ -158,6 +166,15 @@ func SettingDefFor(key string) (SettingDef, error) {
 		}
 	}
 	return SettingDef{}, fmt.Errorf("setting %.64q: %w", key, ErrNoSetting)
+}
+
+// settingLevel is what changing a setting takes: of a key that is none, the most.
+func settingLevel(key string) Level {
+	d, err := SettingDefFor(key)
+	if err != nil {
+		return LevelAlways
+	}
+	return d.Level
 }
 
 // Set puts a setting's JSON value into force in s. A value of the wrong type or out of range is an error that

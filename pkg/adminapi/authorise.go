@@ -49,6 +49,9 @@ func (x *exchange) decide(rule access.Rule) *problem {
 		request.App = mux.Vars(x.r)[appVariable]
 		x.event.App = request.App
 	}
+	if rule.OfSetting {
+		request.Setting = mux.Vars(x.r)[settingVariable]
+	}
 	x.decision = access.Decide(x.principal, request, access.Facts{}, settings, factor)
 	d := &x.decision
 	x.event.Detail.Permission, x.event.Detail.Rule = string(d.Permission), d.Rule

@@ -221,6 +221,9 @@ func readOperation(method, path string, node *yaml.Node, shared []*parameter, in
 // appVariable is the part of a path that names the app that an operation is about.
 const appVariable = "appName"
 
+// settingVariable is the part that names the setting.
+const settingVariable = "settingKey"
+
 // bindRule finds the rule that decides about an operation. The document says to its readers what the rule says
 // to access.Decide, and they have to say the same.
 func (o *operation) bindRule(y yamlOperation) error {

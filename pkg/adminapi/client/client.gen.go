@@ -2639,10 +2639,14 @@ type ClientInterface interface {
 
 	// UnsetSetting Let a setting fall back to its default
 	//
+	// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
+	//
 	// Corresponds with DELETE /settings/{settingKey} (the `UnsetSetting` operationId).
 	UnsetSetting(ctx context.Context, settingKey SettingKey, params *UnsetSettingParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SetSettingWithBody Change a setting
+	//
+	// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2650,6 +2654,8 @@ type ClientInterface interface {
 	SetSettingWithBody(ctx context.Context, settingKey SettingKey, params *SetSettingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SetSetting Change a setting
+	//
+	// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4205,6 +4211,8 @@ func (c *Client) ListSettings(ctx context.Context, reqEditors ...RequestEditorFn
 
 // UnsetSetting Let a setting fall back to its default
 //
+// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
+//
 // Corresponds with DELETE /settings/{settingKey} (the `UnsetSetting` operationId).
 func (c *Client) UnsetSetting(ctx context.Context, settingKey SettingKey, params *UnsetSettingParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUnsetSettingRequest(c.Server, settingKey, params)
@@ -4219,6 +4227,8 @@ func (c *Client) UnsetSetting(ctx context.Context, settingKey SettingKey, params
 }
 
 // SetSettingWithBody Change a setting
+//
+// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4236,6 +4246,8 @@ func (c *Client) SetSettingWithBody(ctx context.Context, settingKey SettingKey, 
 }
 
 // SetSetting Change a setting
+//
+// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -9786,6 +9798,8 @@ type ClientWithResponsesInterface interface {
 
 	// UnsetSettingWithResponse Let a setting fall back to its default
 	//
+	// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /settings/{settingKey} (the `UnsetSetting` operationId).
@@ -9793,12 +9807,16 @@ type ClientWithResponsesInterface interface {
 
 	// SetSettingWithBodyWithResponse Change a setting
 	//
+	// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /settings/{settingKey} (the `SetSetting` operationId).
 	SetSettingWithBodyWithResponse(ctx context.Context, settingKey SettingKey, params *SetSettingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetSettingResponse, error)
 
 	// SetSettingWithResponse Change a setting
+	//
+	// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15342,6 +15360,8 @@ func (c *ClientWithResponses) ListSettingsWithResponse(ctx context.Context, reqE
 
 // UnsetSettingWithResponse Let a setting fall back to its default
 //
+// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /settings/{settingKey} (the `UnsetSetting` operationId).
@@ -15355,6 +15375,8 @@ func (c *ClientWithResponses) UnsetSettingWithResponse(ctx context.Context, sett
 
 // SetSettingWithBodyWithResponse Change a setting
 //
+// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /settings/{settingKey} (the `SetSetting` operationId).
@@ -15367,6 +15389,8 @@ func (c *ClientWithResponses) SetSettingWithBodyWithResponse(ctx context.Context
 }
 
 // SetSettingWithResponse Change a setting
+//
+// Takes a factor for this very operation, and so no API token, of a setting that second factors hang on, such as mfa_required.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
