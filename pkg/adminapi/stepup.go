@@ -30,12 +30,13 @@ func (x *exchange) stepUp(ctx context.Context, refused *problem) *problem {
 		return bad
 	}
 	if x.decision.Level == access.LevelAlways && x.decision.Code == access.CodeFactorNeeded {
-		spent, err := x.a.Credentials.SpendStepUp(ctx, x.principal.TokenID, "", binding)
+		id, spent, err := x.a.Credentials.SpendStepUp(ctx, x.principal.TokenID, "", binding)
 		if err != nil {
 			return unavailable(err)
 		}
 		if spent {
 			x.granted = true
+			x.event.Detail.Params.Add("step_up", id.String()) // the record leads from the deed to its approval by it
 			return x.decide(x.op.Rule)
 		}
 	}

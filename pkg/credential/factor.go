@@ -228,6 +228,7 @@ type StepUp struct {
 	ID        uuid.UUID `db:"id"`
 	Words     string    `db:"words"`
 	ExpiresAt time.Time `db:"expires_at"`
+	Opened    bool      // by this call; otherwise it stood already
 }
 
 // Why no factor is asked for.
@@ -272,7 +273,7 @@ func (c *Cache) OpenStepUp(ctx context.Context, r StepUpRequest) (StepUp, error)
 	case !row.ID.Valid || row.ExpiresAt == nil:
 		return StepUp{}, refuse(ErrUnknown, CLI, nil, time.Time{})
 	}
-	return StepUp{ID: row.ID.UUID, Words: row.Words, ExpiresAt: *row.ExpiresAt}, nil
+	return StepUp{ID: row.ID.UUID, Words: row.Words, ExpiresAt: *row.ExpiresAt, Opened: row.State == "opened"}, nil
 }
 
 // hashOf is what is kept of a session's text; nil for none.
@@ -307,15 +308,16 @@ func (c *Cache) ExchangeStepUp(ctx context.Context, id uuid.UUID, tokenID string
 const spendStepUp = `
 select rgw.step_up_spend($1, $2, $3, $4)`
 
-// SpendStepUp spends the grant for one operation, and reports whether there was one. Of any number of callers, over
-// all processes, one gets it. A failure on the way to the database is not tried again: the grant may be gone.
-func (c *Cache) SpendStepUp(ctx context.Context, tokenID, session string, binding [sha256.Size]byte) (bool, error) {
+// SpendStepUp spends the grant for one operation, and returns the challenge that gave it, or reports that
+// there was none. Of any number of callers, over all processes, one gets it. A failure on the way to the database is
+// not tried again: the grant may be gone.
+func (c *Cache) SpendStepUp(ctx context.Context, tokenID, session string, binding [sha256.Size]byte) (step uuid.UUID, spent bool, err error) {
 	var id uuid.NullUUID
-	err := c.attempt(ctx, func(ctx context.Context) error {
+	err = c.attempt(ctx, func(ctx context.Context) error {
 		return c.db.GetContext(ctx, &id, spendStepUp, tokenID, hashOf(session), binding[:], int(c.Settings().StepUp/time.Second))
 	})
 	if err != nil {
-		return false, unavailable(fmt.Errorf("spend a grant: %w", err))
+		return uuid.Nil, false, unavailable(fmt.Errorf("spend a grant: %w", err))
 	}
-	return id.Valid, nil
+	return id.UUID, id.Valid, nil
 }

@@ -97,9 +97,14 @@ func (x *exchange) approvedSocket() *refusal {
 		return x.unresolved(err)
 	}
 	x.entry, x.settings = again, x.p.Credentials.Settings()
+	// A process may be another one by now, and a host somebody else's: up to five minutes have gone by.
+	x.known = access.Facts{}
+	if refused := x.gatherFacts(); refused != nil {
+		return refused
+	}
 	factor := again.Factor(x.settings, x.stepSession())
 	if x.decision.Level == access.LevelAlways {
-		if factor.AlwaysGranted, err = x.p.Credentials.SpendStepUp(x.patience, x.principal.TokenID, x.stepSession(), x.binding()); err != nil {
+		if factor.AlwaysGranted, err = x.spend(x.binding()); err != nil {
 			return unavailable("could not look for your second factor in time", err)
 		}
 	}

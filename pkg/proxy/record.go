@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
 	"rackgateway/pkg/audit"
 )
 
@@ -122,7 +120,7 @@ func (x *exchange) refuse(r *refusal) {
 
 // tellsRefusal reports whether a refusal is recorded by itself or only counted.
 func (x *exchange) tellsRefusal(r *refusal) bool {
-	if x.begun || x.recorded || x.asked || r.stepUp != uuid.Nil || x.client != nil {
+	if x.begun || x.recorded || x.asked || r.asked || x.client != nil {
 		return true
 	}
 	if x.principal == nil {

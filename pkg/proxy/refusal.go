@@ -32,6 +32,7 @@ type refusal struct {
 	held    bool      // and it has no browser to send anybody to
 	stepUp  uuid.UUID // the challenge; zero for none
 	page    string    // and where it is answered
+	asked   bool      // the challenge was opened by this request, and none that stood already
 }
 
 func (r *refusal) Error() string {

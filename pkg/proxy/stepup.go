@@ -66,7 +66,7 @@ func (x *exchange) challenge() *refusal {
 	}
 	binding := x.binding()
 	if x.decision.Level == access.LevelAlways && factor.Enrolled && factor.Verified {
-		spent, err := x.p.Credentials.SpendStepUp(x.patience, x.principal.TokenID, x.stepSession(), binding)
+		spent, err := x.spend(binding)
 		if err != nil {
 			return unavailable("could not look for your second factor in time", err)
 		}
@@ -76,6 +76,16 @@ func (x *exchange) challenge() *refusal {
 		}
 	}
 	return x.ask(binding, refused)
+}
+
+// spend takes the grant for this very operation, if there is one, and notes it: the record leads from the deed to its
+// approval by it.
+func (x *exchange) spend(binding [sha256.Size]byte) (bool, error) {
+	id, spent, err := x.p.Credentials.SpendStepUp(x.patience, x.principal.TokenID, x.stepSession(), binding)
+	if spent {
+		x.event.Detail.Params.Add("step_up", id.String())
+	}
+	return spent, err
 }
 
 // ask opens a challenge, and answers with it.
@@ -109,7 +119,7 @@ func (x *exchange) ask(binding [sha256.Size]byte, refused *refusal) *refusal {
 	page := x.p.consoleAddress() + "/login/u2f?token=" + asked.ID.String()
 	why := refused.Message
 	refused = refuse(http.StatusForbidden, x.decision.Code, "%s", why)
-	refused.Decision, refused.stepUp, refused.page = audit.DecisionChallenge, asked.ID, page
+	refused.Decision, refused.stepUp, refused.page, refused.asked = audit.DecisionChallenge, asked.ID, page, asked.Opened
 	switch mode {
 	case credential.StepUpCallback, credential.StepUpHeld:
 		refused.Status = http.StatusUnauthorized
@@ -270,6 +280,7 @@ func answerExchange(x *exchange) (int, any, *refusal) {
 	}
 	session := newStepSession()
 	state, err := x.await(x.r.Context(), id, code, session, len(code) == 0)
+	x.renewPatience() // what the person took for it is not the record's fault
 	if err != nil {
 		return 0, nil, unavailable("could not look for your second factor in time", err)
 	}
