@@ -89,7 +89,7 @@ func (a operations) BeginEnrolment(ctx context.Context, in BeginEnrolmentRequest
 func (a operations) FinishEnrolment(ctx context.Context, in FinishEnrolmentRequestObject) (FinishEnrolmentResponseObject, error) {
 	x := exchangeIn(ctx)
 	f, codes, err := a.Factors.FinishEnrolment(ctx, x.actor(), x.browserSession(), in.EnrolmentId, mfa.Proof{
-		Code: text(in.Body.Code), Response: raw(in.Body.Credential),
+		Code: text(in.Body.Code), Response: raw(in.Body.Credential), First: x.decision.MFA == access.MFAFirst,
 	})
 	if err != nil {
 		return nil, err

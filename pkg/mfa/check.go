@@ -182,8 +182,40 @@ const (
 const lockOf = `
 select max(l.locked_until) from rgw.factor_locks l where l.credential_id = $1 and l.lifted_at is null and l.locked_until > $2`
 
+// Whoever has the first factor alone could sign in anew after every lock, and go on trying. So failures in sessions in
+// which no factor was ever given count for the person too: beyond so many within an hour, such sessions check none for
+// a while. Those in which one was given go on, so that nobody can be shut out by somebody else's guesses.
+const (
+	failuresToPause = 20
+	pauseWindow     = time.Hour
+	// lastAdminLongest is how long that lasts at most for the only administrator.
+	lastAdminLongest = 5 * time.Minute
+)
+
+// A pause is a lock whose credential is the person.
+const pauseOf = `
+select max(l.locked_until) from rgw.factor_locks l
+where l.credential_id = $1 and l.lifted_at is null and l.locked_until > $3
+  and exists (select from rgw.sessions s where s.id = $2 and s.user_id = $1 and s.verified_at is null)`
+
+// What an administrator forgave by lifting a pause or a lock counts no more; what a session's lock forgave does.
+const unverifiedFailures = `
+select count(*) from rgw.factor_failures f
+join rgw.sessions s on s.id = f.credential_id and s.verified_at is null
+where f.user_id = $1 and f.failed_at > $3
+  and f.failed_at > coalesce((select max(l.lifted_at) from rgw.factor_locks l where l.user_id = $1), '-infinity')
+  and exists (select from rgw.sessions o where o.id = $2 and o.verified_at is null)`
+
 // locked returns why the session checks no factors now; nil when it does.
-func (s *Service) locked(ctx context.Context, tx *directory.Tx, session uuid.UUID) (*directory.Error, error) {
+func (s *Service) locked(ctx context.Context, tx *directory.Tx, user, session uuid.UUID) (*directory.Error, error) {
+	var paused *time.Time
+	if _, err := tx.Get(ctx, &paused, pauseOf, user, session, tx.Now()); err != nil {
+		return nil, wrap("looking for a pause", err)
+	}
+	if paused != nil {
+		wait := paused.Sub(tx.Now()).Round(time.Second)
+		return refused("factor-locked", "too many second factors were wrong in new sign-ins of yours: wait %s, go on in a browser where you gave one, or ask an administrator to unlock them; and if it was not you, change your password", wait), nil
+	}
 	var until *time.Time
 	if _, err := tx.Get(ctx, &until, lockOf, session, tx.Now()); err != nil {
 		return nil, wrap("looking for a lock", err)
@@ -230,7 +262,11 @@ func (s *Service) failed(ctx context.Context, tx *directory.Tx, by directory.Act
 	if _, err := tx.Get(ctx, &n, failuresOf, session, tx.Now().Add(-failureWindow)); err != nil {
 		return wrap("counting failures", err)
 	}
-	if n < failuresToLock {
+	var all int
+	if _, err := tx.Get(ctx, &all, unverifiedFailures, by.User, session, tx.Now().Add(-pauseWindow)); err != nil {
+		return wrap("counting failures", err)
+	}
+	if n < failuresToLock && all < failuresToPause {
 		return nil
 	}
 	settings, err := tx.Settings(ctx)
@@ -240,6 +276,21 @@ func (s *Service) failed(ctx context.Context, tx *directory.Tx, by directory.Act
 	last, err := tx.IsLastAdmin(ctx, by.User)
 	if err != nil {
 		return err
+	}
+	if all >= failuresToPause {
+		length := settings.FactorLock
+		if last {
+			length = min(length, lastAdminLongest)
+		}
+		until := tx.Now().Add(length)
+		if _, err := tx.Exec(ctx, insertLock, newID(), by.User, by.User, tx.Now(), until); err != nil {
+			return wrap("pausing", err)
+		}
+		tx.RecordUnder(or(request, tx.Request()), "factor.pause", by.Label, "failures", strconv.Itoa(all),
+			"until", until.Format(time.RFC3339), "only_administrator", yes(last))
+	}
+	if n < failuresToLock {
+		return nil
 	}
 	length := settings.FactorLock
 	if last {

@@ -189,6 +189,8 @@ type Proof struct {
 	Code     string          // of an app, a YubiKey, or a backup code
 	Ceremony uuid.UUID       // of an assertion
 	Response json.RawMessage // of navigator.credentials, as JSON (WebAuthn level 3, section 5.1)
+	// First says of an enrolment that it was allowed because the person had no factor (access.MFAFirst).
+	First bool
 }
 
 type ceremonyRow struct {
@@ -246,7 +248,7 @@ func (s *Service) FinishEnrolment(ctx context.Context, by directory.Actor, sessi
 		if err != nil {
 			return err
 		}
-		if wrong, err = s.locked(ctx, tx, session); err != nil || wrong != nil {
+		if wrong, err = s.locked(ctx, tx, user.ID, session); err != nil || wrong != nil {
 			return orRefuse(err, wrong)
 		}
 		row, kept, err := s.takeCeremony(ctx, tx, id, user.ID, session, "enrol", nil)
@@ -256,6 +258,9 @@ func (s *Service) FinishEnrolment(ctx context.Context, by directory.Actor, sessi
 		var rows []factorRow
 		if err := tx.Select(ctx, &rows, factorsOf, user.ID); err != nil {
 			return wrap("listing factors", err)
+		}
+		if proof.First && len(rows) > 0 {
+			return conflict("not-first", "you have a second factor by now, and another one takes it: begin again")
 		}
 		f = Factor{ID: newID(), Kind: row.Kind, Name: row.Name, CreatedAt: tx.Now(), UsedAt: ptr(tx.Now())}
 		var credentialID, public, sealed []byte

@@ -222,14 +222,20 @@ where user_id = $1 and removed_at is null`
 const distrustAll = `
 update rgw.trusted_devices set revoked_at = $2 where user_id = $1 and revoked_at is null`
 
-const unverifyAll = `
-update rgw.sessions set verified_at = null where user_id = $1 and verified_at is not null and revoked_at is null`
+// A session from before may be somebody else's, who would be the one to add the first factor.
+const revokeSessions = `
+update rgw.sessions set revoked_at = $2, revoked_reason = $3 where user_id = $1 and revoked_at is null and expires_at > $2
+returning id`
+
+const spendCeremonies = `
+update rgw.ceremonies set spent_at = $2, sealed = '' where user_id = $1 and spent_at is null`
 
 const closeStepUps = `
 update rgw.step_ups set outcome = 'refused', decided_at = $2 where user_id = $1 and outcome is null`
 
 // Reset takes all factors of somebody away, by id or address, with their backup codes, trusted devices, locks, and
-// what was stepped up. At their next sign-in they add new ones.
+// what was stepped up, and ends their browser sessions and what was begun in them. At their next sign-in they add new
+// ones.
 func (s *Service) Reset(ctx context.Context, by directory.Actor, who string) (Overview, error) {
 	err := s.Writer.Change(ctx, by, directory.Attempt{Action: "factor.reset", Resource: who}, func(tx *directory.Tx) error {
 		user, err := tx.User(ctx, who)
@@ -246,7 +252,6 @@ func (s *Service) Reset(ctx context.Context, by directory.Actor, who string) (Ov
 			{"distrusting devices", distrustAll, []any{user.ID, tx.Now()}},
 			{"ending step-ups", endStepUps, []any{user.ID, tx.Now(), uuid.Nil}},
 			{"closing challenges", closeStepUps, []any{user.ID, tx.Now()}},
-			{"taking sign-ins back", unverifyAll, []any{user.ID}},
 			{"lifting locks", liftLocks, []any{user.ID, tx.Now()}},
 			{"forgiving failures", forgiveUser, []any{user.ID, tx.Now()}},
 		} {
@@ -258,7 +263,20 @@ func (s *Service) Reset(ctx context.Context, by directory.Actor, who string) (Ov
 				n = changed
 			}
 		}
-		tx.Record("factor.reset", user.Email, "factors", strconv.FormatInt(n, 10))
+		begun, err := tx.Keep(ctx, spendCeremonies, user.ID, tx.Now())
+		if err != nil {
+			return wrap("ending what was begun", err)
+		}
+		reason := "second factors reset by " + by.Label
+		var sessions []uuid.UUID
+		if err := tx.Change(ctx, &sessions, revokeSessions, user.ID, tx.Now(), reason); err != nil {
+			return wrap("ending sessions", err)
+		}
+		tx.Record("factor.reset", user.Email, "factors", strconv.FormatInt(n, 10),
+			"sessions", strconv.Itoa(len(sessions)), "ceremonies", strconv.FormatInt(begun, 10))
+		for _, id := range sessions {
+			tx.Record("session.revoke", user.Email, "id", id.String(), "reason", reason)
+		}
 		return nil
 	})
 	if err != nil {

@@ -102,6 +102,7 @@ type visit struct {
 	entry   *credential.Entry
 	user    uuid.UUID
 	session uuid.UUID
+	first   bool // they may add a factor because they have none
 	by      directory.Actor
 	data    pageData
 }
@@ -188,9 +189,6 @@ func (p *Page) enter(v *visit, rule access.Rule) *trouble {
 	}
 	token, has := p.Sessions.FromRequest(v.r)
 	if has {
-		if !reads && (!sameOrigin(v.r) || !p.Sessions.CheckCSRF(v.r, token)) {
-			return say(http.StatusForbidden, "cross-site", "another web site may have made your browser send this: open the page from the terminal again")
-		}
 		entry, err := p.Cache.Resolve(v.ctx, token)
 		var over *credential.RefusedError
 		switch {
@@ -225,7 +223,10 @@ func (p *Page) enter(v *visit, rule access.Rule) *trouble {
 		Client: "console", UserAgent: v.r.UserAgent(), Detail: audit.Detail{Auth: "session", Token: principal.TokenID, TokenName: principal.TokenName},
 	}
 	v.data = pageData{Email: principal.UserLabel, CSRF: p.Sessions.CSRF(token), Request: v.id.String(), Style: template.CSS(pageStyle), Script: template.JS(pageScript)} //nolint:gosec // files of this package
-	again, err := v.entry.Again(v.ctx)                                                                                                                                   // what was given in another window counts
+	if !reads && (!sameOrigin(v.r) || !p.Sessions.CheckCSRF(v.r, token)) {
+		return p.recorded(v, rule.Action, refused("cross-site", "another web site may have made your browser send this: open the page from the terminal again"))
+	}
+	again, err := v.entry.Again(v.ctx) // what was given in another window counts
 	if err != nil {
 		return troubleOf(err)
 	}
@@ -233,8 +234,9 @@ func (p *Page) enter(v *visit, rule access.Rule) *trouble {
 	settings := p.Cache.Settings()
 	decision := access.Decide(v.entry.Principal, access.Request{Rule: rule, Source: v.by.Address}, access.Facts{}, settings, v.entry.Factor(settings, ""))
 	if decision.Effect != access.Allow {
-		return say(http.StatusForbidden, decision.Code, decision.Message)
+		return p.recorded(v, rule.Action, refused(decision.Code, "%s", decision.Message))
 	}
+	v.first = decision.MFA == access.MFAFirst
 	p.Cache.Used(principal.TokenID, v.by.Address)
 	return nil
 }
@@ -309,7 +311,7 @@ func (p *Page) show(v *visit) *trouble {
 	v.data.Callback = query.Get("callback_url")
 	if v.data.Callback != "" {
 		if _, ok := Callback(v.data.Callback, nil); !ok {
-			return p.recorded(v, refused("bad-callback", "this link would send your approval somewhere else than to the command line on this machine, so it is refused: somebody may be trying to deceive you; do not open it again, and tell an administrator"))
+			return p.recorded(v, "step-up.page", refused("bad-callback", "this link would send your approval somewhere else than to the command line on this machine, so it is refused: somebody may be trying to deceive you; do not open it again, and tell an administrator"))
 		}
 	}
 	overview, err := p.Service.List(v.ctx, v.user.String())
@@ -377,8 +379,23 @@ func (p *Page) showStep(v *visit, id uuid.UUID, overview Overview, factor access
 		}
 		return p.render(v, http.StatusOK)
 	}
+	if bad := p.checkCallback(v, step); bad != nil {
+		return bad
+	}
 	v.fill(step, overview, factor, p.Now())
 	return p.render(v, http.StatusOK)
+}
+
+// checkCallback makes sure that the page can bring an approval to the command line that waits for one. Without, the
+// person would give a factor for nothing, and not where they were asked.
+func (p *Page) checkCallback(v *visit, step *StepUp) *trouble {
+	if step.Mode != credential.StepUpCallback {
+		return nil
+	}
+	if _, ok := Callback(v.data.Callback, nil); ok {
+		return nil
+	}
+	return p.recorded(v, "step-up.page", refused("bad-callback", "this page was not opened by the command line that waits: open its link from the terminal again"))
 }
 
 // fill puts an operation on the page.
@@ -487,6 +504,13 @@ func (p *Page) approve(v *visit) *trouble {
 		approval.Code = strings.TrimSpace(form.Get("code"))
 		approval.Kind = kindOfCode(approval.Code)
 	}
+	step, err := p.Service.StepUp(v.ctx, v.user, id)
+	if err != nil {
+		return troubleOf(err)
+	}
+	if bad := p.checkCallback(v, step); bad != nil {
+		return bad
+	}
 	done, err := p.Service.Approve(v.ctx, v.by, v.session, id, approval)
 	if err != nil {
 		return p.again(v, id, troubleOf(err))
@@ -588,7 +612,7 @@ func (p *Page) added(v *visit) *trouble {
 	if err != nil {
 		return say(http.StatusBadRequest, "bad-link", "this was not sent by our own page: begin again")
 	}
-	f, codes, err := p.Service.FinishEnrolment(v.ctx, v.by, v.session, id, Proof{Code: strings.TrimSpace(form.Get("code")), Response: json.RawMessage(form.Get("credential"))})
+	f, codes, err := p.Service.FinishEnrolment(v.ctx, v.by, v.session, id, Proof{Code: strings.TrimSpace(form.Get("code")), Response: json.RawMessage(form.Get("credential")), First: v.first})
 	if err != nil {
 		bad := troubleOf(err)
 		if bad.code == "wrong-code" && form.Get("kind") == string(TOTP) {
@@ -612,8 +636,8 @@ func ownPath(next string) string {
 }
 
 // recorded is a refusal that leaves an event.
-func (p *Page) recorded(v *visit, answer *directory.Error) *trouble {
-	err := p.Service.Writer.Change(v.ctx, v.by, directory.Attempt{Action: "step-up.page", Resource: v.by.Label}, func(*directory.Tx) error { return answer })
+func (p *Page) recorded(v *visit, action string, answer *directory.Error) *trouble {
+	err := p.Service.Writer.Change(v.ctx, v.by, directory.Attempt{Action: action, Resource: v.by.Label}, func(*directory.Tx) error { return answer })
 	return troubleOf(err)
 }
 

@@ -258,7 +258,7 @@ func (s *Service) Approve(ctx context.Context, by directory.Actor, session, id u
 		if err != nil {
 			return err
 		}
-		lock, err := s.locked(ctx, tx, session)
+		lock, err := s.locked(ctx, tx, user.ID, session)
 		if err != nil || lock != nil {
 			return orRefuse(err, lock)
 		}

@@ -153,7 +153,7 @@ func (c *Content) headline() string {
 		switch c.Action {
 		case "user.unlock":
 			return about + " was unlocked"
-		case "factor.lock":
+		case "factor.lock", "factor.pause":
 			return about + " is locked for a while: wrong second factors"
 		}
 		return about + " was locked"

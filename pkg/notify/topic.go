@@ -129,7 +129,7 @@ func tellings(e *audit.Event) (list []telling) {
 		list = append(list, telling{topicLocked, about}, telling{topicPeopleLocked, ""})
 	case "user.unlock":
 		list = append(list, telling{topicUnlocked, about}, telling{topicPeopleLocked, ""})
-	case "factor.lock":
+	case "factor.lock", "factor.pause":
 		list = append(list, telling{topicFactorLock, e.Resource}, telling{topicPeopleLocked, ""})
 	case "factor.add", "factor.remove", "factor.backup_codes", "factor.unlock":
 		list = append(list, telling{topicFactor, e.Resource})
