@@ -208,7 +208,7 @@ func (w *world) tail(who, query string, last int64) *stream {
 		r.Header.Set("Last-Event-ID", strconv.FormatInt(last, 10))
 	}
 	ctx, stop := context.WithCancel(w.t.Context())
-	resp, err := http.DefaultClient.Do(r.WithContext(ctx)) //nolint:bodyclose // closed by stop
+	resp, err := http.DefaultClient.Do(r.WithContext(ctx))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -203,7 +203,7 @@ func (t *tail) VisitTailEventsResponse(w http.ResponseWriter) error {
 		fmt.Fprint(out, "retry: 1000\n\n")
 	}
 	if err := flush(); err != nil {
-		return nil //nolint:nilerr // whoever asked is gone
+		return nil
 	}
 	for {
 		waiting, done := context.WithTimeout(ctx, tailPing)
@@ -229,7 +229,7 @@ func (t *tail) VisitTailEventsResponse(w http.ResponseWriter) error {
 				one.LeafIndex = &e.Index
 				data, err := json.Marshal(one)
 				if err != nil {
-					return nil //nolint:nilerr // the answer has begun; an event that was read can be written
+					return nil
 				}
 				fmt.Fprintf(out, "id: %d\ndata: %s\n\n", e.Index, data)
 			}
@@ -238,7 +238,7 @@ func (t *tail) VisitTailEventsResponse(w http.ResponseWriter) error {
 			fmt.Fprintf(out, "id: %d\n\n", t.from-1)
 		}
 		if err := flush(); err != nil {
-			return nil //nolint:nilerr // whoever asked is gone
+			return nil
 		}
 	}
 }
