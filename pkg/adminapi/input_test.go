@@ -264,7 +264,7 @@ func TestIdsOfNobodyAreNotFound(t *testing.T) {
 				body = map[string]any{"permissions": []string{"convox:app:list"}}
 			}
 		}
-		got := w.do("admin's session", op.Method, goodPath(op), body)
+		got := w.do("admin's session", op.Method, strings.Replace(goodPath(op), "allow_destructive", "nosuch", 1), body)
 		if p := got.problem(t); got.status != http.StatusNotFound || !strings.HasPrefix(p.Code, "no-such-") {
 			t.Errorf("%s: %d %s", op.ID, got.status, got.body)
 		}
