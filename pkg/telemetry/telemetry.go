@@ -60,7 +60,10 @@ func gather[T any](ctx context.Context, queue <-chan T, most int, send func(cont
 		if len(batch) == 0 {
 			return
 		}
+		// The end of the process cuts off nothing that is on its way; it waits, as long as it has patience.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastPatience)
 		err := send(ctx, batch)
+		cancel()
 		if err != nil {
 			lost.n.Add(int64(len(batch)))
 			if !failing { // once, and not for each
