@@ -299,7 +299,7 @@ func TestADatabaseThatHangsIsTold(t *testing.T) {
 			}
 		})
 	}
-	p.until(120, func(int) { pause(t, 500*time.Millisecond) }, "RackGatewayCannotRecord", "RackGatewayDeaf", "RackGatewayAdminCannotRecord", "RackGatewayAdminErrors")
+	p.until(120, func(int) { pause(t, 500*time.Millisecond) }, "RackGatewayCannotRecord", "RackGatewayDeaf", "RackGatewayErrors", "RackGatewayAdminCannotRecord", "RackGatewayAdminErrors")
 	stop()
 	if err := env.Postgres.Resume(); err != nil {
 		t.Fatal(err)

@@ -73,6 +73,10 @@ type exchange struct {
 	asked    bool        // the rack is being asked, so that what follows is an outcome, not a refusal
 	askedAt  time.Time   // since when, by the system's clock
 	done     bool        // its last event was queued
+
+	status  int           // that the client is told
+	took    time.Duration // from its arrival to its outcome
+	tallied bool          // it was counted
 }
 
 // newExchange begins an exchange. Its patience is detached from the client: hanging up does not cancel a
@@ -136,6 +140,7 @@ func (x *exchange) leave() {
 		trouble = nil
 	}
 	x.cancel()
+	x.tally() // a download, whose outcome comes after its answer
 	if x.tunnel != nil {
 		x.p.tunnels.remove(x.tunnel)
 	}

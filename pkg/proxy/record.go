@@ -54,7 +54,11 @@ func (x *exchange) record(e *audit.Event) error {
 
 // finish makes the outcome durable. bytesOut is nil when it is not known.
 func (x *exchange) finish(status int, trouble string, bytesOut *int64) error {
-	return x.record(x.outcome(audit.PhaseFinished, status, trouble, bytesOut))
+	if err := x.record(x.outcome(audit.PhaseFinished, status, trouble, bytesOut)); err != nil {
+		return err // the client is told something else, which is what counts
+	}
+	x.tally()
+	return nil
 }
 
 // outcome is the event that ends the exchange.
@@ -69,8 +73,17 @@ func (x *exchange) outcome(phase audit.Phase, status int, trouble string, bytesO
 	}
 	e.Detail.Duration = e.OccurredAt.Sub(x.started).Microseconds()
 	x.done = true
-	x.p.Metrics.observe(x, status, e.OccurredAt.Sub(x.started))
+	x.status, x.took = status, e.OccurredAt.Sub(x.started)
 	return e
+}
+
+// tally counts the exchange, once, by what its client was told: whether that could be recorded or not.
+func (x *exchange) tally() {
+	if x.tallied {
+		return
+	}
+	x.tallied = true
+	x.p.Metrics.observe(x, x.status, x.took)
 }
 
 // refuse records a refusal and sends it. When it cannot be recorded the client is told that instead.
@@ -95,7 +108,7 @@ func (x *exchange) refuse(r *refusal) {
 	switch {
 	case x.done: // the outcome is recorded; only the answer is left
 	case !x.tellsRefusal(r):
-		x.p.Metrics.observe(x, r.Status, x.p.Now().Sub(x.started))
+		x.took = x.p.Now().Sub(x.started)
 	default:
 		if err := x.record(x.outcome(phase, r.Status, r.Message, nil)); err != nil && r.Code != "record-unavailable" {
 			x.p.Log.Warn("refusal could not be recorded in time", "request", x.id, "code", r.Code, "error", err)
@@ -106,6 +119,8 @@ func (x *exchange) refuse(r *refusal) {
 			}
 		}
 	}
+	x.status = r.Status
+	x.tally()
 	if x.socket && x.refuseSocket(r) {
 		return
 	}
