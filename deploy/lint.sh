@@ -30,6 +30,14 @@ console() {
   (cd pkg/console && npm run --silent check && npm run --silent lint)
 }
 
+# The module of its own whose tools read the chart, the manifests and the rules.
+validation() {
+  (
+    cd deploy/validate || exit
+    go mod tidy -diff && go vet ./... && golangci-lint run
+  )
+}
+
 # Paths of somebody's machine, and words that say a thing is not finished, have no place in what is committed.
 # Tests and this file may name the words.
 finished() {
@@ -58,6 +66,7 @@ check gofmt formatted
 check 'go.mod is tidy' go mod tidy -diff
 check 'go vet' go vet ./...
 check golangci-lint golangci-lint run
+check 'deploy/validate' validation
 check 'the console' console
 check shellcheck scripts
 check 'nothing left to do' finished
