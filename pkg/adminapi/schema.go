@@ -48,7 +48,7 @@ type schema struct {
 	resolved bool
 }
 
-// UnmarshalYAML refuses keywords that are not implemented here.
+// UnmarshalYAML refuses keywords other than these, which are all that the document needs: what a schema says is checked.
 func (s *schema) UnmarshalYAML(node *yaml.Node) error {
 	known := []string{"$ref", "description", "type", "format", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum",
 		"items", "minItems", "maxItems", "properties", "required", "oneOf", "additionalProperties", "default", "x-go-type"}

@@ -322,7 +322,7 @@ func FuzzMaskHides(f *testing.F) {
 		doc := docs[int(shape)%len(docs)]
 		in, err := json.Marshal(doc.v)
 		if err != nil {
-			t.Skip()
+			return // no rack could send it
 		}
 		out, err := masked(doc.op, string(in), MaskOptions{})
 		if strings.Contains(strings.ToLower(out), "kanary7") || err != nil && strings.Contains(strings.ToLower(err.Error()), "kanary7") {

@@ -276,6 +276,8 @@ func (r *Rack) appManifestService(c *call) error {
 	return c.json(out)
 }
 
+// appMetrics answers as the real rack does on Kubernetes (provider/k8s: AppMetrics), once the options are good: with 501
+// and this word.
 func (r *Rack) appMetrics(c *call) error {
 	if _, err := c.metricRange(); err != nil {
 		return err

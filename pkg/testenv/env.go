@@ -62,10 +62,7 @@ type Env struct {
 func (s *Suite) Start(t TB, opts Options) *Env {
 	t.Helper()
 	if what := missing(); what != "" {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s", what)
-		}
-		t.Skipf("%s", what)
+		t.Fatalf("%s", what)
 	}
 	e := &Env{t: t, suite: s, opts: opts, tokens: make(map[string]string)}
 	server, database, tokens, err := s.prepare(t.Context(), opts)

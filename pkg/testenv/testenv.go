@@ -38,7 +38,6 @@ type TB interface {
 	Logf(format string, args ...any)
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any) // does not return
-	Skipf(format string, args ...any)  // does not return
 	Failed() bool
 	Cleanup(fn func()) // functions run last to first when the test is over
 	Context() context.Context
@@ -123,7 +122,7 @@ func Start(t TB, opts Options) *Env {
 }
 
 // Run gives a program that is no test what an environment needs. It returns when fn has returned and everything
-// that was started has ended: an error when fn failed or skipped.
+// that was started has ended: an error when fn failed.
 func Run(ctx context.Context, name string, out io.Writer, fn func(TB)) (err error) {
 	p := &program{ctx: ctx, name: name, out: out}
 	defer func() {
@@ -140,7 +139,7 @@ func Run(ctx context.Context, name string, out io.Writer, fn func(TB)) (err erro
 	return nil
 }
 
-// stop is what Fatalf and Skipf panic with.
+// stop is what Fatalf panics with.
 type stop struct{}
 
 type program struct {
@@ -177,8 +176,6 @@ func (p *program) Fatalf(format string, args ...any) {
 	p.Errorf(format, args...)
 	panic(stop{})
 }
-
-func (p *program) Skipf(format string, args ...any) { p.Fatalf(format, args...) }
 
 func (p *program) Failed() bool {
 	p.mu.Lock()
