@@ -28,6 +28,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"rackgateway/pkg/access"
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/config"
 	"rackgateway/pkg/deployment"
@@ -116,6 +117,18 @@ func (g *gateway) admin(email string) {
 	g.t.Helper()
 	g.exec(`insert into rgw.users (email, created_by) values ($1, 'test')`, email)
 	g.exec(`insert into rgw.bindings (user_id, role, created_by) select id, 'admin', 'test' from rgw.users where email = $1`, email)
+	g.factors(email, 1, 1)
+}
+
+// factors gives somebody as many second factors, and as many backup codes.
+func (g *gateway) factors(email string, factors, codes int) {
+	g.t.Helper()
+	for n := range factors {
+		g.exec(`insert into rgw.factors (user_id, kind, name, sealed, created_by) select id, 'totp', $2, 'sealed', 'test' from rgw.users where email = $1`, email, fmt.Sprintf("phone %d", n))
+	}
+	for range codes {
+		g.exec(`insert into rgw.backup_codes (hash, user_id) select $2, id from rgw.users where email = $1`, email, random(g.t).Reveal()[:32])
+	}
 }
 
 // anchored says that the ledger was copied to the bucket.
@@ -375,6 +388,25 @@ func faults() []struct {
 		{"destructive-off", func(g *gateway) {
 			g.exec(`insert into rgw.settings (key, value, updated_by) values ('allow_destructive', 'true', 'test')`)
 		}, Fail, "is true"},
+		{"destructive-off", func(g *gateway) {
+			g.exec(`insert into rgw.settings (key, app, value, updated_by) values ('allow_destructive', 'web', 'true', 'test')`)
+		}, Fail, "is on for web"},
+		{"destructive-off", func(g *gateway) {
+			g.doctor.Config.Settings.Defaults = []access.SettingValue{{App: "worker", Key: "allow_destructive", Value: json.RawMessage("true")}}
+		}, Fail, "is on for worker"},
+		{"mfa-required", func(g *gateway) {
+			g.exec(`insert into rgw.settings (key, value, updated_by) values ('mfa_required', 'false', 'test')`)
+		}, Fail, "mfa_required is false"},
+		{"mfa-required", func(g *gateway) { g.doctor.Setting = nil }, Unknown, "not at hand"},
+		{"admin-factors", func(g *gateway) { g.exec(`update rgw.factors set removed_at = now()`) }, Fail, "no administrator has one"},
+		{"admin-factors", func(g *gateway) {
+			g.exec(`update rgw.factors set removed_at = now() where user_id = (select id from rgw.users where email = 'ben@example.com')`)
+		}, Fail, "of their own: ben@example.com"},
+		{"admin-factors", func(g *gateway) { g.exec(`update rgw.backup_codes set used_at = now()`) }, Fail, "nothing when it is lost: ana@example.com, ben@example.com"},
+		{"admin-factors", func(g *gateway) { g.exec(`update rgw.users set removed_at = now()`) }, Fail, "there is no administrator"},
+		{"factor-fresh", func(g *gateway) {
+			g.exec(`insert into rgw.settings (key, value, updated_by) values ('step_up_minutes', '480', 'test')`)
+		}, Fail, "step_up_minutes is 480"},
 
 		{"database-version", func(g *gateway) {
 			g.doctor.Now = func() time.Time { return time.Now().AddDate(20, 0, 0) }
