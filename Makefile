@@ -54,7 +54,7 @@ pkg/console/dist/app/index.html: pkg/console/node_modules/.package-lock.json $(C
 	cd pkg/console && npm run build
 
 .PHONY: demo
-demo: demo-setup ## a gateway, a rack and people of each role on this machine; Ctrl-C stops it
+demo: demo-setup ## a gateway, a rack and people of each role on this machine; Ctrl-C stops it (DEMO_LEVEL=maximum: with the values of a security level)
 	@exec bin/demo run
 
 .PHONY: demo-up

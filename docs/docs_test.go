@@ -160,7 +160,7 @@ var settingVariable = func() *regexp.Regexp {
 func TestEveryVariableThatIsNamedIsRead(t *testing.T) {
 	known := map[string]bool{
 		// Of the convox CLI and of make, and what pages show of other programs.
-		"RACK_URL": true, "CONVOX_HOST": true, "CONVOX_PASSWORD": true, "CONVOX_RACK": true, "CONVOX": true,
+		"RACK_URL": true, "CONVOX_HOST": true, "CONVOX_PASSWORD": true, "CONVOX_RACK": true, "CONVOX": true, "DEMO_LEVEL": true,
 		// What the demo writes into demo.env.
 		"GATEWAY_URL": true, "GATEWAY_CA": true, "CONSOLE_URL": true, "OIDC_URL": true, "ADMIN_API_TOKEN": true, "RACK_URL_ADMIN": true,
 		"COMPOSE_FILE": true, "FRONT_TRUSTED": true, "TS_AUTHKEY": true,

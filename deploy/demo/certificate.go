@@ -4,9 +4,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -18,6 +20,24 @@ import (
 
 // certificate is where a self-made certificate and the authority that signed it lie, in PEM.
 type certificate struct{ authority, chain, key string }
+
+// pin is the hash of the certificate's public key, as RACK_TLS_PIN takes it.
+func (c certificate) pin() (string, error) {
+	text, err := os.ReadFile(c.chain)
+	if err != nil {
+		return "", err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return "", fmt.Errorf("%s holds no certificate", c.chain)
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", err
+	}
+	hash := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	return "sha256/" + base64.StdEncoding.EncodeToString(hash[:]), nil
+}
 
 // makeCertificate returns the certificate of that name for localhost, 127.0.0.1 and ::1, with an authority of its own,
 // from the folder; it makes both when they are missing, do not fit, or end within a month. The authority's key is

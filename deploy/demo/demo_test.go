@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -121,21 +120,17 @@ func ask(t *testing.T, env map[string]string, who, method, path string) (int, st
 	if err != nil {
 		t.Fatal(err)
 	}
+	return send(t, env, request)
+}
+
+// trusting is a client that verifies the demo by the demo's own authority.
+func trusting(t *testing.T, env map[string]string) *http.Client {
+	t.Helper()
 	roots, err := certificate{authority: env["GATEWAY_CA"]}.roots()
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	response, err := client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(body)
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots}}}
 }
 
 func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
@@ -257,7 +252,7 @@ func TestTheDemoRunsKeepsItsTokensAndStops(t *testing.T) {
 	})
 
 	t.Run("its secrets are for its owner only", func(t *testing.T) {
-		for _, name := range []string{"state.json", "demo.env", "logs/proxy.log", "logs/admin.log", "logs/demo.log", "tls/gateway.key", "tls/rack.key"} {
+		for _, name := range []string{"state.json", "demo.env", "admin.env", "logs/proxy.log", "logs/admin.log", "logs/demo.log", "tls/gateway.key", "tls/rack.key"} {
 			info, err := os.Stat(filepath.Join(w.folder, ".demo", name))
 			if err != nil {
 				t.Error(err)
@@ -496,7 +491,10 @@ func signIn(t *testing.T, env map[string]string, person person) {
 	if err := browser.Verify(t.Context(), code); err != nil {
 		t.Fatalf("%s: the second factor: %v", person.label(), err)
 	}
-	for path, want := range map[string]string{"/api/v1/me": person.email, "/api/v1/rack/apps": `"demo"`} {
+	for path, want := range map[string]string{
+		"/api/v1/me": person.email, "/api/v1/rack/apps": `"demo"`,
+		"/api/v1/me?": `"` + strings.TrimPrefix(env["GATEWAY_URL"], "https://") + `"`, // where the console says to log in
+	} {
 		if answer, err := browser.Do(t.Context(), http.MethodGet, path, "", ""); err != nil || answer.Status != http.StatusOK || !strings.Contains(answer.Body, want) {
 			t.Errorf("%s: GET %s: %d %s (%v)", person.label(), path, answer.Status, answer.Body, err)
 		}

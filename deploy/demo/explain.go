@@ -15,7 +15,7 @@ func (d *demo) explain() {
 		rack = "the rack at " + d.rackHost
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
-	say("\nRack Gateway serves %s, as %s. Behind it is %s.", d.gateway.url, d.rackName(), rack)
+	say("\nRack Gateway serves %s, as %s, at security level %s. Behind it is %s.", d.gateway.url, d.rackName(), d.level.name, rack)
 
 	_, err := exec.LookPath("convox")
 	if err == nil {
@@ -52,6 +52,8 @@ func (d *demo) explain() {
 	say("  (set -a; . %s; %s audit list)", shown(d.file("demo.env")), shown(filepath.Join(d.bin, "admin")))
 	say("\nThe record is a signed log, copied to an S3 bucket with Object Lock every minute. To verify it by the public key alone:\n")
 	say("  (set -a; . %s; %s audit verify --bucket --no-database --public-key \"$AUDIT_PUBLIC_KEY\")", shown(d.file("demo.env")), shown(filepath.Join(d.bin, "admin")))
+	say("\nThe production checklist, some lines of which a demo cannot pass:\n")
+	say("  (set -a; . %s; %s doctor)", shown(d.file("admin.env")), shown(filepath.Join(d.bin, "admin")))
 	say("\nAll addresses and tokens: %s.  Logs: %s.  Metrics: http://%s/metrics.", shown(d.file("demo.env")), shown(d.file("logs")), d.gateway.metrics)
 	if os.Getenv(progressVariable) != "" {
 		say("Stop it with `make demo-down`. Its data and tokens stay for the next time.")

@@ -9,7 +9,10 @@
 // RACK_HOST and RACK_TOKEN are set), prepares the database, adds one person of each role with a CLI token and a
 // pipeline with an API token, and starts the proxy and admin over TLS as localhost, with an OpenID provider that
 // believes everybody. Nothing of it can be reached from another machine. Everything it keeps lies in .demo: the
-// database, the certificates, the tokens, the logs, and demo.env, which tells scripts where everything is.
+// database, the certificates, the tokens, the logs, demo.env, which tells scripts where everything is, and admin.env, the
+// environment of admin serve, for commands that need it, such as admin doctor.
+//
+// DEMO_LEVEL says at which of the security levels of deploy/README.md it runs: standard, private or maximum.
 //
 // The programs that it runs are beside it in bin, as `make build` puts them.
 package main

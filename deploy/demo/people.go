@@ -14,9 +14,11 @@ import (
 // domain is what follows the @ in everybody's address.
 const domain = "demo.localhost"
 
-// people are those whom the demo adds: one of each role, a pipeline, and a script that administers the gateway.
+// people are those whom the demo adds: one of each role and a second administrator, because one is too few, a pipeline, and
+// a script that administers the gateway.
 var people = []person{
 	{key: "ADMIN", email: "ana.admin@demo.localhost", name: "Ana Admin", roles: []string{"admin"}, what: "everything"},
+	{key: "ADMIN2", email: "abe.admin@demo.localhost", name: "Abe Admin", roles: []string{"admin"}, what: "everything, when Ana is away"},
 	{key: "DEPLOYER", email: "dan.deployer@demo.localhost", name: "Dan Deployer", roles: []string{"deployer", "reads-secrets"}, what: "builds, releases, env, and what ops may"},
 	{key: "OPS", email: "olga.ops@demo.localhost", name: "Olga Ops", roles: []string{"ops"}, what: "restart, run, exec, and what a viewer may"},
 	{key: "VIEWER", email: "vic.viewer@demo.localhost", name: "Vic Viewer", roles: []string{"viewer"}, what: "sees apps, processes, builds, logs"},

@@ -46,6 +46,7 @@ const database = "rackgateway"
 type demo struct {
 	place
 	out   io.Writer
+	level level
 	state *state
 	http  *http.Client
 
@@ -65,6 +66,8 @@ type demo struct {
 	alias        string      // second half
 	rackHost     string
 	rackCA       string
+	rackPin      string   // "" when the rack is not known by its key
+	serves       []string // the environment of admin serve, without what every program gets
 }
 
 // address is where a process is reached.
@@ -96,6 +99,9 @@ func runForeground(ctx context.Context, here place, out io.Writer) error {
 	defer lock.Close() // gives the folder back
 
 	d := &demo{place: here, out: out}
+	if d.level, err = chosenLevel(); err != nil {
+		return err
+	}
 	var progress *os.File
 	if os.Getenv(progressVariable) != "" {
 		progress = os.NewFile(3, "progress")
@@ -197,6 +203,7 @@ func (d *demo) startPostgres(ctx context.Context) error {
 		"AUDIT_MAC_KEY="+d.state.MACKey,
 		"APP_SECRET_KEY="+d.state.AppKey,
 	)}
+	d.admin.environ = append(d.admin.environ, d.level.settings...)
 	return nil
 }
 
@@ -228,9 +235,15 @@ func (d *demo) startRack(ctx context.Context) error {
 	defer cancel()
 	var host string
 	d.rack, host, err = startChild(starting, d.file("logs"), "rack", filepath.Join(d.bin, "rack"),
-		[]string{"-listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "-tls-cert", files.chain, "-tls-key", files.key, "-name", "local"},
+		append([]string{"-listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "-tls-cert", files.chain, "-tls-key", files.key, "-name", "local"}, d.level.rack...),
 		append(base(), "PASSWORD="+d.state.RackPassword), true)
+	if err != nil {
+		return err
+	}
 	d.rackHost, d.rackCA = host, files.authority
+	if d.level.pinned {
+		d.rackPin, err = files.pin()
+	}
 	return err
 }
 
@@ -272,7 +285,7 @@ func (d *demo) rackName() string { return d.organization + "/" + d.alias }
 
 // serving is what both processes are given, to serve at an address.
 func (d *demo) serving(at address) []string {
-	return append(base(),
+	return append(slices.Concat(base(), d.level.settings),
 		"PORT="+strconv.Itoa(at.port),
 		"LISTEN_LOCAL=true",
 		"DOMAIN="+at.domain,
@@ -295,8 +308,12 @@ func (d *demo) startProxy(ctx context.Context) error {
 		"RACK_HOST="+d.rackHost,
 		"ADMIN_CIDRS=127.0.0.1",
 	)
+	environ = append(environ, d.level.proxy...)
 	if d.rack != nil {
 		environ = append(environ, "RACK_TOKEN="+d.state.RackPassword, "RACK_CA_FILE="+d.rackCA)
+		if d.rackPin != "" {
+			environ = append(environ, "RACK_TLS_PIN="+d.rackPin)
+		}
 	} else {
 		for _, name := range []string{"RACK_TOKEN", "RACK_USERNAME", "RACK_CA_FILE", "RACK_TLS_PIN"} {
 			if value := os.Getenv(name); value != "" {
@@ -342,7 +359,10 @@ func (d *demo) startS3(ctx context.Context) error {
 	if d.s3, err = s3server.Start(ctx, filepath.Join(d.bin, "versitygw"), d.file("s3"), port, "demo", d.state.S3Secret); err != nil {
 		return err
 	}
-	return d.s3.EnsureBucket(ctx, auditBucket)
+	if err := d.s3.EnsureBucket(ctx, auditBucket); err != nil {
+		return err
+	}
+	return d.s3.LockByDefault(ctx, auditBucket, 1)
 }
 
 // ofLedger is what admin and its commands find the bucket by.
@@ -355,7 +375,7 @@ func (d *demo) ofLedger() []string {
 		environ = append(environ, name+"="+value)
 	}
 	slices.Sort(environ)
-	return environ
+	return append(environ, d.level.admin...) // of two, the last counts
 }
 
 // awaitKey waits until the ledger has its key, which admin makes when it first serves.
@@ -382,6 +402,7 @@ func (d *demo) awaitKey(ctx context.Context) error {
 
 func (d *demo) startAdmin(ctx context.Context) error {
 	environ := append(d.serving(d.console),
+		"DOMAIN="+d.gateway.domain, // what the console tells people to log in at; ADMIN_URL is its own address
 		"DATABASE_URL="+d.postgres.URL(cluster.Admin, database),
 		"APP_SECRET_KEY="+d.state.AppKey,
 		"PROXY_URL="+d.gateway.url,
@@ -390,8 +411,10 @@ func (d *demo) startAdmin(ctx context.Context) error {
 		"GOOGLE_CLIENT_ID="+clientID,
 		"GOOGLE_CLIENT_SECRET="+d.state.ClientSecret,
 		"GOOGLE_ALLOWED_DOMAIN="+domain,
+		"SSL_CERT_FILE="+d.files.authority, // for the checklist, which looks at the console as people do
 	)
 	environ = append(environ, d.ofLedger()...)
+	d.serves = environ[len(base()):]
 	var err error
 	if d.service, _, err = startChild(ctx, d.file("logs"), "admin", filepath.Join(d.bin, "admin"), []string{"serve"}, environ, false); err != nil {
 		return err
@@ -474,29 +497,42 @@ func (d *demo) makeTokens(ctx context.Context) error {
 // was locked, stays without.
 func (d *demo) makeFactors(ctx context.Context) error {
 	for _, person := range people {
-		if person.email == "" || d.state.TOTP[person.key] != "" {
+		if person.email == "" {
 			continue
 		}
-		output, err := d.admin.run(ctx, "factor", "add", person.email, "--name", "The demo's authenticator app", "--json")
-		if err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			fmt.Fprintf(d.out, "  %s has no second factor now: %v\n", person.label(), err)
-			continue
-		}
-		var added struct {
-			Secret string `json:"secret"`
-		}
-		if err := json.Unmarshal([]byte(output), &added); err != nil {
-			return fmt.Errorf("admin factor add: %w", err)
-		}
-		d.state.TOTP[person.key] = added.Secret
-		if err := d.state.save(); err != nil {
+		if err := d.makeFactor(ctx, person, person.key, "The demo's authenticator app"); err != nil {
 			return err
+		}
+		if slices.Contains(person.roles, "admin") { // who must not be locked out when one is lost
+			if err := d.makeFactor(ctx, person, person.key+"_SPARE", "The demo's spare authenticator app"); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// makeFactor gives somebody an authenticator app, unless the state has one under that key.
+func (d *demo) makeFactor(ctx context.Context, person person, key, name string) error {
+	if d.state.TOTP[key] != "" {
+		return nil
+	}
+	output, err := d.admin.run(ctx, "factor", "add", person.email, "--name", name, "--json")
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		fmt.Fprintf(d.out, "  %s lacks a second factor now: %v\n", person.label(), err)
+		return nil
+	}
+	var added struct {
+		Secret string `json:"secret"`
+	}
+	if err := json.Unmarshal([]byte(output), &added); err != nil {
+		return fmt.Errorf("admin factor add: %w", err)
+	}
+	d.state.TOTP[key] = added.Secret
+	return d.state.save()
 }
 
 // rackURL is what the CLI takes as RACK_URL, or "" for somebody without a token.
@@ -517,9 +553,7 @@ func (d *demo) rackURL(person person) string {
 func (d *demo) writeEnv() error {
 	var text strings.Builder
 	fmt.Fprintln(&text, "# Where the demo is. For a shell: set -a; . .demo/demo.env; set +a")
-	set := func(name, value string) {
-		fmt.Fprintf(&text, "%s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
-	}
+	set := func(name, value string) { setLine(&text, name, value) }
 	set("GATEWAY_URL", d.gateway.url)
 	set("GATEWAY_CA", d.files.authority) // of the console too
 	set("METRICS_URL", "http://"+d.gateway.metrics+"/metrics")
@@ -532,7 +566,7 @@ func (d *demo) writeEnv() error {
 	set("S3_ENDPOINT", d.s3.Endpoint)
 	set("AUDIT_BUCKET", auditBucket)
 	set("AUDIT_PUBLIC_KEY", d.auditKey)
-	for _, pair := range d.ofLedger() { // so that admin's commands find the bucket
+	for _, pair := range slices.Concat(d.level.settings, d.ofLedger()) { // so that admin's commands go by the same, and find the bucket
 		name, value, _ := strings.Cut(pair, "=")
 		set(name, value)
 	}
@@ -547,7 +581,21 @@ func (d *demo) writeEnv() error {
 			set("TOTP_"+person.key, secret)
 		}
 	}
-	return replaceFile(d.file("demo.env"), []byte(text.String()))
+	if err := replaceFile(d.file("demo.env"), []byte(text.String())); err != nil {
+		return err
+	}
+	var serves strings.Builder
+	fmt.Fprintln(&serves, "# The environment of admin serve, for commands that need it: (set -a; . .demo/admin.env; bin/admin doctor)")
+	for _, pair := range d.serves {
+		name, value, _ := strings.Cut(pair, "=")
+		setLine(&serves, name, value)
+	}
+	return replaceFile(d.file("admin.env"), []byte(serves.String()))
+}
+
+// setLine writes an assignment as a shell reads it.
+func setLine(to *strings.Builder, name, value string) {
+	fmt.Fprintf(to, "%s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
 }
 
 // watch returns nil when ctx ends, and an error when a part of the demo ends by itself.

@@ -43,6 +43,13 @@ services:
       count: 1
 `
 
+// SetParameter gives the rack a parameter, as whoever installed it would, around its API.
+func (r *Rack) SetParameter(name, value string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parameters[name] = value
+}
+
 // seed fills a new rack.
 func (r *Rack) seed() {
 	r.mu.Lock()

@@ -202,3 +202,17 @@ func (s *Server) EnsureBucket(ctx context.Context, name string) error {
 	}
 	return nil
 }
+
+// LockByDefault has the bucket lock, for so many days, what is put there without a lock.
+func (s *Server) LockByDefault(ctx context.Context, name string, days int32) error {
+	_, err := s.Client().PutObjectLockConfiguration(ctx, &s3.PutObjectLockConfigurationInput{
+		Bucket: &name, ObjectLockConfiguration: &types.ObjectLockConfiguration{
+			ObjectLockEnabled: types.ObjectLockEnabledEnabled,
+			Rule:              &types.ObjectLockRule{DefaultRetention: &types.DefaultRetention{Mode: types.ObjectLockRetentionModeCompliance, Days: &days}},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("lock by default what is put into the bucket: %w", err)
+	}
+	return nil
+}

@@ -45,6 +45,7 @@ func run(ctx context.Context, args []string, password string, stdout, stderr io.
 		control = flags.String("control", "", "loopback `address` of the control endpoint: faults and the journal; off when empty")
 		name    = flags.String("name", "demo", "the rack's `name`")
 		apps    = flags.String("apps", "", "more apps besides demo, separated by `commas`")
+		envOff  = flags.Bool("system-env-disable", false, "a rack that keeps its password out of the environment of apps, by its `parameter` api_feature_gates")
 		delay   = flags.Duration("build", 3*time.Second, "how `long` a build takes; a promotion takes as long")
 		chatter = flags.Duration("log-every", 5*time.Second, "how `often` a running process logs a line; 0 for never")
 	)
@@ -80,6 +81,9 @@ func run(ctx context.Context, args []string, password string, stdout, stderr io.
 		Log:         slog.New(slog.NewTextHandler(stderr, nil)),
 	})
 	defer rack.Close()
+	if *envOff {
+		rack.SetParameter("api_feature_gates", "system-env-disable=true")
+	}
 
 	where := racktest.ServeOptions{Addr: *listen}
 	if *cert != "" || *key != "" {
