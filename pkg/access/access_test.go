@@ -616,3 +616,30 @@ func TestSettingsThatSecondFactorsHangOnTakeOneForThisVeryOperation(t *testing.T
 		}
 	}
 }
+
+func TestWhatOutlastsTheWindowTakesAFactorEachTimeOfACommandLine(t *testing.T) {
+	marked := 0
+	for _, rule := range access.Rules() {
+		if !rule.Lasting {
+			continue
+		}
+		marked++
+		for _, c := range []struct {
+			name string
+			who  *access.Principal
+			want access.Level
+		}{
+			{"a CLI token", person(t, "admin *"), access.LevelAlways},
+			{"a browser session", session(t, "admin *"), access.LevelStepUp},
+			{"an API token", pipeline(t, "admin *"), access.LevelStepUp},
+		} {
+			got := access.Decide(c.who, access.Request{Rule: rule}, access.Facts{}, access.DefaultSettings(), access.Factor{Enforced: true, Enrolled: true, Verified: true, Fresh: true})
+			if allowed := c.want == access.LevelStepUp; got.Level != c.want || (got.Effect == access.Allow) != allowed {
+				t.Errorf("%s by %s with a fresh factor: %+v", rule.Op, c.name, got)
+			}
+		}
+	}
+	if marked != 6 {
+		t.Errorf("%d operations are marked", marked)
+	}
+}

@@ -165,6 +165,9 @@ func Decide(p *Principal, r Request, f Facts, s Settings, fac Factor) Decision {
 	if rule.OfSetting {
 		level = max(level, settingLevel(r.Setting))
 	}
+	if rule.Lasting && p.Kind == KindUser && p.TokenKind != TokenKindSession {
+		level = LevelAlways
+	}
 	if d != nil {
 		d.Level = level
 		return *d

@@ -71,6 +71,9 @@ type Rule struct {
 	Factorless bool // it needs no factor, not even of somebody who has none yet: giving and adding one begin here
 	OwnFactors bool // it changes the caller's own factors: the first is added without one, all else takes one, whatever is set
 	OfSetting  bool // it changes the setting of Request.Setting, and takes what that one's SettingDef.Level says
+	// Lasting marks what gives access that outlasts a factor's window. One approval counts for everything that carries a
+	// CLI token, a thief's requests too: such a token gives a factor for this very operation.
+	Lasting bool
 
 	// BuildLogs marks the one kind of logs that a pipeline's log:read covers.
 	BuildLogs bool
@@ -281,27 +284,27 @@ func Rules() []Rule {
 		r("refuseStepUp", "step-up.refuse", "", none, no, anybody, only(OnlySession), factorless),
 		r("setDeviceHeadless", "token.headless", "", S, no, anybody, only(OnlySession)),
 		r("listUsers", "user.list", PermUserRead, none, no),
-		r("addUser", "user.add", PermUserManage, S, no),
+		r("addUser", "user.add", PermUserManage, S, no, lasting),
 		r("getUser", "user.get", PermUserRead, none, no),
 		r("removeUser", "user.remove", PermUserManage, A, no),
 		r("lockUser", "user.lock", PermUserManage, S, no),
 		r("unlockUser", "user.unlock", PermUserManage, S, no),
-		r("setUserBindings", "user.set_roles", PermUserManage, S, no),
+		r("setUserBindings", "user.set_roles", PermUserManage, S, no, lasting),
 		r("listFactors", "factor.list", PermUserRead, none, no),
 		r("resetFactors", "factor.reset", PermUserManage, A, no),
 		r("unlockFactors", "factor.unlock", PermUserManage, S, no),
 		r("listRoles", "role.list", PermRoleRead, none, no),
 		r("createRole", "role.create", PermRoleManage, S, no),
 		r("getRole", "role.get", PermRoleRead, none, no),
-		r("editRole", "role.edit", PermRoleManage, S, no),
+		r("editRole", "role.edit", PermRoleManage, S, no, lasting),
 		r("deleteRole", "role.delete", PermRoleManage, S, no),
 		r("listPermissions", "permission.list", PermRoleRead, none, no),
 		r("listTokens", "token.list", PermTokenRead, none, no),
-		r("createToken", "token.create", PermTokenManage, S, no),
+		r("createToken", "token.create", PermTokenManage, S, no, lasting),
 		r("getToken", "token.get", PermTokenRead, none, no),
 		r("revokeToken", "token.revoke", PermTokenManage, S, no),
-		r("rotateToken", "token.rotate", PermTokenManage, S, no),
-		r("setTokenRights", "token.set_rights", PermTokenManage, S, no),
+		r("rotateToken", "token.rotate", PermTokenManage, S, no, lasting),
+		r("setTokenRights", "token.set_rights", PermTokenManage, S, no, lasting),
 		r("listSessions", "session.list", PermSessionManage, none, no),
 		r("revokeSession", "session.revoke", PermSessionManage, S, no),
 		r("listMyNotices", "notice.choices", "", none, no, anybody, only(OnlyPerson)),
@@ -389,6 +392,7 @@ func anybody(r *Rule)     { r.Anybody = true }
 func factorless(r *Rule)  { r.Factorless = true }
 func ownFactors(r *Rule)  { r.OwnFactors = true }
 func ofSetting(r *Rule)   { r.OfSetting = true }
+func lasting(r *Rule)     { r.Lasting = true }
 
 func refused(why string) column { return func(r *Rule) { r.Refused = why } }
 

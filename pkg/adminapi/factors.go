@@ -34,7 +34,8 @@ func factorOf(f mfa.Factor) Factor {
 func (x *exchange) stepUpOf(s *mfa.StepUp) StepUp {
 	out := StepUp{
 		Id: s.ID, Level: StepUpLevelStepUp, State: StepUpState(s.Outcome), Operation: s.Operation.Sentence, Details: []NamedText{},
-		Device: s.Device, NewDevice: s.NewDevice, NewAddress: s.NewAddress, WordsNeeded: s.Words != "", Streamed: s.Operation.Streamed,
+		Device: s.Device, NewDevice: s.NewDevice, NewAddress: s.NewAddress, WordsNeeded: s.Words != "", AddressNeeded: s.AddressNeeded(),
+		PageOnly: s.Mode == credential.StepUpCallback, Streamed: s.Operation.Streamed,
 		OpenedAt: s.OpenedAt, ExpiresAt: s.ExpiresAt,
 	}
 	if s.Always {
@@ -224,6 +225,7 @@ func (a operations) ApproveStepUp(ctx context.Context, in ApproveStepUpRequestOb
 	approval := mfa.Approval{
 		Proof: mfa.Proof{Kind: mfa.Kind(in.Body.Kind), Code: text(in.Body.Code), Response: raw(in.Body.Credential)},
 		Words: text(in.Body.Words), Trust: in.Body.TrustBrowser != nil && *in.Body.TrustBrowser,
+		KnownAddress: in.Body.KnownAddress != nil && *in.Body.KnownAddress,
 	}
 	if in.Body.AssertionId != nil {
 		approval.Ceremony = *in.Body.AssertionId

@@ -1255,6 +1255,9 @@ type SlackFinish struct {
 type StepUp struct {
 	Address string `json:"address"`
 
+	// AddressNeeded The address is new, and the terminal can show nothing: the person has to say that they know it
+	AddressNeeded bool `json:"address_needed"`
+
 	// Details What it is bound to
 	Details   []NamedText        `json:"details"`
 	Device    string             `json:"device"`
@@ -1270,8 +1273,11 @@ type StepUp struct {
 	OpenedAt  time.Time `json:"opened_at"`
 
 	// Operation In words, such as promote release RABC of web
-	Operation string      `json:"operation"`
-	State     StepUpState `json:"state"`
+	Operation string `json:"operation"`
+
+	// PageOnly It is approved on the page that the command opened in the browser beside it, and not here
+	PageOnly bool        `json:"page_only"`
+	State    StepUpState `json:"state"`
 
 	// Streamed What it uploads is not part of what is approved
 	Streamed bool `json:"streamed"`
@@ -1296,6 +1302,9 @@ type StepUpApproval struct {
 
 	// Kind passkey stands for security keys too
 	Kind StepUpApprovalKind `json:"kind"`
+
+	// KnownAddress The person says that they know the address it was asked from
+	KnownAddress *bool `json:"known_address,omitempty"`
 
 	// TrustBrowser For 30 days this browser signs in without a second factor
 	TrustBrowser *bool   `json:"trust_browser,omitempty"`

@@ -117,6 +117,53 @@ func TestTheFirstFactorIsTheFirst(t *testing.T) {
 	}
 }
 
+func TestWhatWaitsAtACommandLineIsApprovedOnItsOwnPageAlone(t *testing.T) {
+	w := newWorld(t)
+	ana := w.person("ana", "admin")
+	ana.addPasskey()
+	step := ana.asked(credential.StepUpCallback, access.LevelStepUp, "promote RABC of web")
+	proof := ana.assertion(step.ID)
+	_, err := w.service.Approve(t.Context(), ana.by, ana.session, step.ID, mfa.Approval{Proof: proof})
+	wants(t, err, "bad-callback")
+	if got := w.events(w.requestOf(step.ID)); len(got) != 0 {
+		t.Errorf("recorded under the request: %v", got)
+	}
+	if _, err := ana.approve(step.ID, proof); err != nil { // the challenge was not spent
+		t.Error(err)
+	}
+}
+
+func TestWhoCannotShowWordsIsApprovedFromANewAddressOnlyByWhoKnowsIt(t *testing.T) {
+	w := newWorld(t)
+	ana := w.person("ana", "admin")
+	ana.addPasskey()
+	for _, mode := range []credential.StepUpMode{credential.StepUpHeld, credential.StepUpSilent} {
+		step := ana.asked(mode, access.LevelStepUp, "promote RABC of web")
+		shown, err := w.service.StepUp(t.Context(), ana.id, step.ID)
+		if err != nil || shown.AddressNeeded() != (mode == credential.StepUpHeld) {
+			t.Errorf("%s: %+v %v", mode, shown, err)
+		}
+		approval := mfa.Approval{Proof: ana.assertion(step.ID)}
+		_, err = w.service.Approve(t.Context(), ana.by, ana.session, step.ID, approval)
+		if mode == credential.StepUpSilent { // by now the address is known
+			wants(t, err, "")
+			continue
+		}
+		wants(t, err, "new-address")
+		approval.KnownAddress = true
+		_, err = w.service.Approve(t.Context(), ana.by, ana.session, step.ID, approval)
+		wants(t, err, "")
+	}
+	var failures int
+	if err := w.db.GetContext(t.Context(), &failures, `select count(*) from rgw.factor_failures`); err != nil || failures != 0 {
+		t.Errorf("%d wrong factors were counted (%v)", failures, err)
+	}
+	words := ana.asked(credential.StepUpPage, access.LevelStepUp, "promote RABC of api")
+	if shown, err := w.service.StepUp(t.Context(), ana.id, words.ID); err != nil || shown.AddressNeeded() {
+		t.Errorf("where words are shown: %+v %v", shown, err)
+	}
+}
+
 // oneSession has every browser be the same person's.
 type oneSession struct{ of *somebody }
 

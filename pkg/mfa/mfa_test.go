@@ -398,7 +398,7 @@ func TestATrustedBrowserSignsInWithoutAFactorAndNothingElse(t *testing.T) {
 	ana.addTOTP()
 	w.sleep(30 * time.Second)
 	step := ana.asked(credential.StepUpHeld, access.LevelStepUp, "one")
-	done, err := w.service.Approve(t.Context(), ana.by, ana.session, step.ID, mfa.Approval{Proof: mfa.Proof{Kind: mfa.TOTP, Code: ana.code(0)}, Trust: true})
+	done, err := w.service.Approve(t.Context(), ana.by, ana.session, step.ID, mfa.Approval{Proof: mfa.Proof{Kind: mfa.TOTP, Code: ana.code(0)}, Trust: true, KnownAddress: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -542,7 +542,7 @@ func TestOneOfAThousandUsesATOTPStep(t *testing.T) {
 	}
 	code := ana.code(0)
 	won := race(t, func(i int) bool {
-		_, err := services[i%3].Approve(t.Context(), ana.by, uuid.New(), steps[i%3], mfa.Approval{Proof: mfa.Proof{Kind: mfa.TOTP, Code: code}})
+		_, err := services[i%3].Approve(t.Context(), ana.by, uuid.New(), steps[i%3], mfa.Approval{Proof: mfa.Proof{Kind: mfa.TOTP, Code: code}, KnownAddress: true})
 		switch directory.CodeOf(err) {
 		case "", "wrong-code", "step-up-decided":
 		default:

@@ -494,7 +494,7 @@ func (p *Page) approve(v *visit) *trouble {
 		return say(http.StatusBadRequest, "bad-link", "this link was not copied whole: open it from the terminal again")
 	}
 	v.data.Callback = form.Get("callback_url")
-	approval := Approval{Words: form.Get("words"), Trust: form.Get("trust") == "on"}
+	approval := Approval{Words: form.Get("words"), Trust: form.Get("trust") == "on", KnownAddress: form.Get("address") == "on"}
 	if text := form.Get("credential"); text != "" {
 		approval.Kind, approval.Response = Passkey, json.RawMessage(text)
 		if approval.Ceremony, err = uuid.Parse(form.Get("assertion")); err != nil {
@@ -511,6 +511,7 @@ func (p *Page) approve(v *visit) *trouble {
 	if bad := p.checkCallback(v, step); bad != nil {
 		return bad
 	}
+	approval.Callback = true
 	done, err := p.Service.Approve(v.ctx, v.by, v.session, id, approval)
 	if err != nil {
 		return p.again(v, id, troubleOf(err))
@@ -543,7 +544,7 @@ func (p *Page) approve(v *visit) *trouble {
 // again shows the operation once more, with what went wrong.
 func (p *Page) again(v *visit, id uuid.UUID, bad *trouble) *trouble {
 	switch bad.code {
-	case "wrong-code", "wrong-words", "wrong-assertion", "factor-locked", "ceremony-over", "factor-cloned", "bad-kind":
+	case "wrong-code", "wrong-words", "wrong-assertion", "factor-locked", "ceremony-over", "factor-cloned", "bad-kind", "new-address":
 	default:
 		return bad
 	}

@@ -19,8 +19,10 @@
     passkey.addEventListener("click", async () => {
       try {
         trouble.hidden = true;
-        const words = form.elements.namedItem("words");
-        if (words && !words.reportValidity()) return;
+        for (const name of ["words", "address"]) {
+          const field = form.elements.namedItem(name);
+          if (field && !field.reportValidity()) return;
+        }
         const answer = await fetch("/login/u2f/assertion", {
           method: "POST",
           headers: { "Content-Type": "application/x-www-form-urlencoded" },

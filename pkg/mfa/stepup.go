@@ -40,6 +40,12 @@ type StepUp struct {
 	CredentialID uuid.UUID
 }
 
+// AddressNeeded reports whether the person has to say that they know the address: it is new, and whoever asks has no
+// terminal that could show words.
+func (s *StepUp) AddressNeeded() bool {
+	return s.NewAddress && (s.Mode == credential.StepUpHeld || s.Mode == credential.StepUpSilent)
+}
+
 // Pending reports whether it can still be decided.
 func (s *StepUp) Pending(now time.Time) bool { return s.Outcome == "" && now.Before(s.ExpiresAt) }
 
@@ -215,6 +221,11 @@ func (s *Service) BeginAssertion(ctx context.Context, by directory.Actor, sessio
 type Approval struct {
 	Proof
 	Words string // as typed
+	// KnownAddress is what StepUp.AddressNeeded asks for.
+	KnownAddress bool
+	// Callback says that the browser can go on to the command line that waits for it. Without, what was asked for in that
+	// mode is not approved: the factor would be given in vain, and not where it was asked for.
+	Callback bool
 	// Trust has the browser's next sign-ins of 30 days go without a factor.
 	Trust bool
 }
@@ -253,6 +264,12 @@ func (s *Service) Approve(ctx context.Context, by directory.Actor, session, id u
 		step, err := s.undecided(ctx, tx, by.User, id)
 		if err != nil {
 			return err
+		}
+		switch {
+		case step.Mode == credential.StepUpCallback && !a.Callback:
+			return refused("bad-callback", "a command line waits for this with a browser beside it: approve it on the page that it opened there; or refuse it, if it was not you")
+		case step.AddressNeeded() && !a.KnownAddress:
+			return refused("new-address", "this was asked from %s, an address that was never seen of you before: say that you know it, or refuse", step.Address)
 		}
 		user, err := tx.User(ctx, by.User.String())
 		if err != nil {

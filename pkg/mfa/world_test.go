@@ -250,7 +250,7 @@ func (s *somebody) assertion(step uuid.UUID, change ...func(*somebody)) mfa.Proo
 }
 
 func (s *somebody) approve(step uuid.UUID, proof mfa.Proof) (mfa.Approved, error) {
-	return s.w.service.Approve(s.w.t.Context(), s.by, s.session, step, mfa.Approval{Proof: proof})
+	return s.w.service.Approve(s.w.t.Context(), s.by, s.session, step, mfa.Approval{Proof: proof, Callback: true, KnownAddress: true})
 }
 
 // wants holds an error to its code.

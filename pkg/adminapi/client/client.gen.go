@@ -1255,6 +1255,9 @@ type SlackFinish struct {
 type StepUp struct {
 	Address string `json:"address"`
 
+	// AddressNeeded The address is new, and the terminal can show nothing: the person has to say that they know it
+	AddressNeeded bool `json:"address_needed"`
+
 	// Details What it is bound to
 	Details   []NamedText        `json:"details"`
 	Device    string             `json:"device"`
@@ -1270,8 +1273,11 @@ type StepUp struct {
 	OpenedAt  time.Time `json:"opened_at"`
 
 	// Operation In words, such as promote release RABC of web
-	Operation string      `json:"operation"`
-	State     StepUpState `json:"state"`
+	Operation string `json:"operation"`
+
+	// PageOnly It is approved on the page that the command opened in the browser beside it, and not here
+	PageOnly bool        `json:"page_only"`
+	State    StepUpState `json:"state"`
 
 	// Streamed What it uploads is not part of what is approved
 	Streamed bool `json:"streamed"`
@@ -1296,6 +1302,9 @@ type StepUpApproval struct {
 
 	// Kind passkey stands for security keys too
 	Kind StepUpApprovalKind `json:"kind"`
+
+	// KnownAddress The person says that they know the address it was asked from
+	KnownAddress *bool `json:"known_address,omitempty"`
 
 	// TrustBrowser For 30 days this browser signs in without a second factor
 	TrustBrowser *bool   `json:"trust_browser,omitempty"`
@@ -2610,12 +2619,16 @@ type ClientInterface interface {
 
 	// EditRoleWithBody Change a custom role
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /roles/{roleName} (the `EditRole` operationId).
 	EditRoleWithBody(ctx context.Context, roleName RoleName, params *EditRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// EditRole Change a custom role
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2674,12 +2687,16 @@ type ClientInterface interface {
 
 	// CreateTokenWithBody Make an API token, never wider than the caller's own rights
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /tokens (the `CreateToken` operationId).
 	CreateTokenWithBody(ctx context.Context, params *CreateTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateToken Make an API token, never wider than the caller's own rights
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2698,12 +2715,16 @@ type ClientInterface interface {
 
 	// SetTokenRightsWithBody Give an API token exactly these rights
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /tokens/{tokenId}/rights (the `SetTokenRights` operationId).
 	SetTokenRightsWithBody(ctx context.Context, tokenId TokenId, params *SetTokenRightsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SetTokenRights Give an API token exactly these rights
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2712,12 +2733,16 @@ type ClientInterface interface {
 
 	// RotateTokenWithBody Give a token a new secret; the old one stays valid until a deadline
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /tokens/{tokenId}/rotate (the `RotateToken` operationId).
 	RotateTokenWithBody(ctx context.Context, tokenId TokenId, params *RotateTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RotateToken Give a token a new secret; the old one stays valid until a deadline
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2731,12 +2756,16 @@ type ClientInterface interface {
 
 	// AddUserWithBody Add a person, who may then sign in
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /users (the `AddUser` operationId).
 	AddUserWithBody(ctx context.Context, params *AddUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AddUser Add a person, who may then sign in
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2755,12 +2784,16 @@ type ClientInterface interface {
 
 	// SetUserBindingsWithBody Give a person exactly these roles
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /users/{userId}/bindings (the `SetUserBindings` operationId).
 	SetUserBindingsWithBody(ctx context.Context, userId UserId, params *SetUserBindingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SetUserBindings Give a person exactly these roles
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4132,6 +4165,8 @@ func (c *Client) GetRole(ctx context.Context, roleName RoleName, reqEditors ...R
 
 // EditRoleWithBody Change a custom role
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PUT /roles/{roleName} (the `EditRole` operationId).
@@ -4148,6 +4183,8 @@ func (c *Client) EditRoleWithBody(ctx context.Context, roleName RoleName, params
 }
 
 // EditRole Change a custom role
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4296,6 +4333,8 @@ func (c *Client) ListTokens(ctx context.Context, params *ListTokensParams, reqEd
 
 // CreateTokenWithBody Make an API token, never wider than the caller's own rights
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /tokens (the `CreateToken` operationId).
@@ -4312,6 +4351,8 @@ func (c *Client) CreateTokenWithBody(ctx context.Context, params *CreateTokenPar
 }
 
 // CreateToken Make an API token, never wider than the caller's own rights
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4360,6 +4401,8 @@ func (c *Client) GetToken(ctx context.Context, tokenId TokenId, reqEditors ...Re
 
 // SetTokenRightsWithBody Give an API token exactly these rights
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PUT /tokens/{tokenId}/rights (the `SetTokenRights` operationId).
@@ -4376,6 +4419,8 @@ func (c *Client) SetTokenRightsWithBody(ctx context.Context, tokenId TokenId, pa
 }
 
 // SetTokenRights Give an API token exactly these rights
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4394,6 +4439,8 @@ func (c *Client) SetTokenRights(ctx context.Context, tokenId TokenId, params *Se
 
 // RotateTokenWithBody Give a token a new secret; the old one stays valid until a deadline
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /tokens/{tokenId}/rotate (the `RotateToken` operationId).
@@ -4410,6 +4457,8 @@ func (c *Client) RotateTokenWithBody(ctx context.Context, tokenId TokenId, param
 }
 
 // RotateToken Give a token a new secret; the old one stays valid until a deadline
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4443,6 +4492,8 @@ func (c *Client) ListUsers(ctx context.Context, params *ListUsersParams, reqEdit
 
 // AddUserWithBody Add a person, who may then sign in
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /users (the `AddUser` operationId).
@@ -4459,6 +4510,8 @@ func (c *Client) AddUserWithBody(ctx context.Context, params *AddUserParams, con
 }
 
 // AddUser Add a person, who may then sign in
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4507,6 +4560,8 @@ func (c *Client) GetUser(ctx context.Context, userId UserId, reqEditors ...Reque
 
 // SetUserBindingsWithBody Give a person exactly these roles
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PUT /users/{userId}/bindings (the `SetUserBindings` operationId).
@@ -4523,6 +4578,8 @@ func (c *Client) SetUserBindingsWithBody(ctx context.Context, userId UserId, par
 }
 
 // SetUserBindings Give a person exactly these roles
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -9763,12 +9820,16 @@ type ClientWithResponsesInterface interface {
 
 	// EditRoleWithBodyWithResponse Change a custom role
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /roles/{roleName} (the `EditRole` operationId).
 	EditRoleWithBodyWithResponse(ctx context.Context, roleName RoleName, params *EditRoleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EditRoleResponse, error)
 
 	// EditRoleWithResponse Change a custom role
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9839,12 +9900,16 @@ type ClientWithResponsesInterface interface {
 
 	// CreateTokenWithBodyWithResponse Make an API token, never wider than the caller's own rights
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /tokens (the `CreateToken` operationId).
 	CreateTokenWithBodyWithResponse(ctx context.Context, params *CreateTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTokenResponse, error)
 
 	// CreateTokenWithResponse Make an API token, never wider than the caller's own rights
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9867,12 +9932,16 @@ type ClientWithResponsesInterface interface {
 
 	// SetTokenRightsWithBodyWithResponse Give an API token exactly these rights
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /tokens/{tokenId}/rights (the `SetTokenRights` operationId).
 	SetTokenRightsWithBodyWithResponse(ctx context.Context, tokenId TokenId, params *SetTokenRightsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetTokenRightsResponse, error)
 
 	// SetTokenRightsWithResponse Give an API token exactly these rights
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9881,12 +9950,16 @@ type ClientWithResponsesInterface interface {
 
 	// RotateTokenWithBodyWithResponse Give a token a new secret; the old one stays valid until a deadline
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /tokens/{tokenId}/rotate (the `RotateToken` operationId).
 	RotateTokenWithBodyWithResponse(ctx context.Context, tokenId TokenId, params *RotateTokenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateTokenResponse, error)
 
 	// RotateTokenWithResponse Give a token a new secret; the old one stays valid until a deadline
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9902,12 +9975,16 @@ type ClientWithResponsesInterface interface {
 
 	// AddUserWithBodyWithResponse Add a person, who may then sign in
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /users (the `AddUser` operationId).
 	AddUserWithBodyWithResponse(ctx context.Context, params *AddUserParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddUserResponse, error)
 
 	// AddUserWithResponse Add a person, who may then sign in
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9930,12 +10007,16 @@ type ClientWithResponsesInterface interface {
 
 	// SetUserBindingsWithBodyWithResponse Give a person exactly these roles
 	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /users/{userId}/bindings (the `SetUserBindings` operationId).
 	SetUserBindingsWithBodyWithResponse(ctx context.Context, userId UserId, params *SetUserBindingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetUserBindingsResponse, error)
 
 	// SetUserBindingsWithResponse Give a person exactly these roles
+	//
+	// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15295,6 +15376,8 @@ func (c *ClientWithResponses) GetRoleWithResponse(ctx context.Context, roleName 
 
 // EditRoleWithBodyWithResponse Change a custom role
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /roles/{roleName} (the `EditRole` operationId).
@@ -15307,6 +15390,8 @@ func (c *ClientWithResponses) EditRoleWithBodyWithResponse(ctx context.Context, 
 }
 
 // EditRoleWithResponse Change a custom role
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15431,6 +15516,8 @@ func (c *ClientWithResponses) ListTokensWithResponse(ctx context.Context, params
 
 // CreateTokenWithBodyWithResponse Make an API token, never wider than the caller's own rights
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /tokens (the `CreateToken` operationId).
@@ -15443,6 +15530,8 @@ func (c *ClientWithResponses) CreateTokenWithBodyWithResponse(ctx context.Contex
 }
 
 // CreateTokenWithResponse Make an API token, never wider than the caller's own rights
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15483,6 +15572,8 @@ func (c *ClientWithResponses) GetTokenWithResponse(ctx context.Context, tokenId 
 
 // SetTokenRightsWithBodyWithResponse Give an API token exactly these rights
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /tokens/{tokenId}/rights (the `SetTokenRights` operationId).
@@ -15495,6 +15586,8 @@ func (c *ClientWithResponses) SetTokenRightsWithBodyWithResponse(ctx context.Con
 }
 
 // SetTokenRightsWithResponse Give an API token exactly these rights
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15509,6 +15602,8 @@ func (c *ClientWithResponses) SetTokenRightsWithResponse(ctx context.Context, to
 
 // RotateTokenWithBodyWithResponse Give a token a new secret; the old one stays valid until a deadline
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /tokens/{tokenId}/rotate (the `RotateToken` operationId).
@@ -15521,6 +15616,8 @@ func (c *ClientWithResponses) RotateTokenWithBodyWithResponse(ctx context.Contex
 }
 
 // RotateTokenWithResponse Give a token a new secret; the old one stays valid until a deadline
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15548,6 +15645,8 @@ func (c *ClientWithResponses) ListUsersWithResponse(ctx context.Context, params 
 
 // AddUserWithBodyWithResponse Add a person, who may then sign in
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /users (the `AddUser` operationId).
@@ -15560,6 +15659,8 @@ func (c *ClientWithResponses) AddUserWithBodyWithResponse(ctx context.Context, p
 }
 
 // AddUserWithResponse Add a person, who may then sign in
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15600,6 +15701,8 @@ func (c *ClientWithResponses) GetUserWithResponse(ctx context.Context, userId Us
 
 // SetUserBindingsWithBodyWithResponse Give a person exactly these roles
 //
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with PUT /users/{userId}/bindings (the `SetUserBindings` operationId).
@@ -15612,6 +15715,8 @@ func (c *ClientWithResponses) SetUserBindingsWithBodyWithResponse(ctx context.Co
 }
 
 // SetUserBindingsWithResponse Give a person exactly these roles
+//
+// With a CLI token it takes a factor for this very operation, because what it gives outlasts the window of a step-up.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

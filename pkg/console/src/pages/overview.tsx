@@ -191,7 +191,7 @@ function Attention({ data }: { data: Answer | undefined }) {
       title: `A command waits for you: ${s.operation}`,
       text: `On ${s.device}, from ${s.address}.`,
       to: (
-        <a href={`/login/u2f?id=${encodeURIComponent(s.id)}`} className="row-link inline-flex items-center text-accent" aria-label={`Answer ${s.operation}`}>
+        <a href={`/login/u2f?token=${encodeURIComponent(s.id)}`} className="row-link inline-flex items-center text-accent" aria-label={`Answer ${s.operation}`}>
           <ArrowRight className="size-4" aria-hidden />
         </a>
       ),

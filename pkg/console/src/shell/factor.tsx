@@ -56,11 +56,12 @@ export function GiveFactor({ id, onDone, onCancel, trust = false }: { id?: strin
   const [code, setCode] = useState("");
   const [words, setWords] = useState("");
   const [trusted, setTrusted] = useState(false);
+  const [known, setKnown] = useState(false);
   const step = opened.data;
   const approve = useMutation({
     mutationFn: async (): Promise<void> => {
       if (!step || !way) return;
-      const more = { ...(words ? { words } : {}), ...(trusted ? { trust_browser: true } : {}) };
+      const more = { ...(words ? { words } : {}), ...(trusted ? { trust_browser: true } : {}), ...(known ? { known_address: true } : {}) };
       if (way !== "passkey") {
         await call("post", "/me/step-ups/{stepUpId}/approve", { path: { stepUpId: step.id }, body: { kind: way, code: code.trim(), ...more } });
         return;
@@ -104,6 +105,7 @@ export function GiveFactor({ id, onDone, onCancel, trust = false }: { id?: strin
           {(ids) => <Input {...ids} key={way} autoFocus required value={code} inputMode={way === "totp" ? "numeric" : "text"} autoComplete={way === "totp" ? "one-time-code" : "off"} className="font-mono tracking-wider" onChange={(e) => setCode(e.target.value)} />}
         </Field>
       )}
+      {step.address_needed && <Checkbox label={`I know the address ${step.address}, from where this was run`} hint="It was never seen of you before." required checked={known} onChange={(e) => setKnown(e.target.checked)} />}
       {trust && <Checkbox label="Do not ask in this browser for 30 days" hint="When signing in. What changes things still asks." checked={trusted} onChange={(e) => setTrusted(e.target.checked)} />}
       {approve.error !== null && <p role="alert" className="rounded-md bg-bad-soft px-3 py-2 text-row text-bad">{approve.error instanceof DOMException ? webauthn.trouble(approve.error) : explain(approve.error)}</p>}
       <Actions>
