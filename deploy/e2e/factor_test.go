@@ -19,6 +19,7 @@ import (
 	"github.com/descope/virtualwebauthn"
 	"github.com/google/uuid"
 
+	"rackgateway/pkg/credential"
 	"rackgateway/pkg/testenv"
 )
 
@@ -324,6 +325,7 @@ func TestTwoCommandsAtOnceAndADeviceWithoutABrowser(t *testing.T) {
 			s := newSide(t, k, environ, sideOptions{factors: true})
 			h := newHolder(s, "admin")
 			one, two := s.as("admin"), s.as("admin")
+			one.script, two.script = new(script), new(script) // they are not in any order
 			var both sync.WaitGroup
 			var mine sync.Mutex // the person has one pair of hands
 			follow := func(link, words string) error {
@@ -332,39 +334,94 @@ func TestTwoCommandsAtOnceAndADeviceWithoutABrowser(t *testing.T) {
 				return h.approve(link, words)
 			}
 			for i, c := range []*side{one, two} {
-				both.Go(func() {
-					if got := c.answered(false, follow, "env", "set", fmt.Sprintf("N%d=1", i)); got.Code != 0 {
-						t.Errorf("of two at once: exit %d\n%s%s", got.Code, got.Stdout, got.Stderr)
-					}
-				})
+				both.Go(func() { c.answered(false, follow, "env", "set", fmt.Sprintf("N%d=1", i)) })
 			}
 			both.Wait()
+			s.script.steps = append(one.script.steps, two.script.steps...)
 
 			s.env.AddToken("server", "--user", "ana@example.com", "--name", "build server", "--headless")
 			server := s.as("server")
-			done := make(chan result, 1)
-			go func() { done <- server.quietly("", "env", "set", "C=3") }()
-			var waiting struct {
-				ID string `json:"id"`
-			}
-			for waiting.ID == "" {
-				for _, item := range h.api(http.MethodGet, "/api/v1/me/step-ups", "")["items"].([]any) {
-					waiting.ID, _ = item.(map[string]any)["id"].(string)
-				}
-				select {
-				case got := <-done:
-					t.Fatalf("it did not wait: exit %d\n%s%s", got.Code, got.Stdout, got.Stderr)
-				case <-t.Context().Done():
-					t.Fatal("nothing waits")
-				default:
+			for _, decide := range []func(id string) error{
+				func(id string) error { return h.approve("https://localhost/login/u2f?token="+id, "") },
+				func(id string) error { return h.refuse("https://localhost/login/u2f?token="+id, "") },
+				func(id string) error { return s.expire("https://localhost/login/u2f?token=" + id) },
+			} {
+				server.held(h, decide, "releases", "promote", s.release())
+				server = server.as("server") // without the session
+				if _, err := s.env.DB.ExecContext(t.Context(), `update rgw.step_ups set ended_at = now() where exchanged_at is not null`); err != nil {
+					t.Fatal(err)
 				}
 			}
-			if err := h.approve("https://localhost/login/u2f?token="+waiting.ID, ""); err != nil {
-				t.Fatal(err)
+			golden(t, "factors-elsewhere", releases.ReplaceAllString(s.text(), "RELEASE"), k.name == "own")
+		})
+	}
+}
+
+// releases are ids, which depend on the order in which two commands came.
+var releases = regexp.MustCompile(`\bR[A-Z]{10}\b`)
+
+// held runs a command that waits without a word, until somebody decides about it in a browser elsewhere.
+func (s *side) held(h *holder, decide func(id string) error, args ...string) {
+	s.t.Helper()
+	waits := s.start(args...)
+	for id := ""; id == ""; {
+		for _, item := range h.api(http.MethodGet, "/api/v1/me/step-ups", "")["items"].([]any) {
+			one := item.(map[string]any)
+			id, _ = one["id"].(string)
+			if one["device"] != "build server" || !strings.HasPrefix(one["operation"].(string), "promote release R") || one["page_only"] != false {
+				s.t.Errorf("the person is asked %v", one)
 			}
-			if got := <-done; got.Code != 0 || !strings.HasPrefix(got.Stdout, "Setting C... OK\n") {
-				t.Errorf("the device without a browser: exit %d\n%s%s", got.Code, got.Stdout, got.Stderr)
-			}
+		}
+		select {
+		case <-waits.ended:
+			s.t.Fatalf("it did not wait: exit %d\n%s%s", waits.code, waits.out, waits.errs)
+		default:
+		}
+		if id == "" {
+			continue
+		}
+		if err := decide(id); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	waits.wait()
+}
+
+// TestAnExpiredTokenIsNotAskedForAFactor is what its owner sees, who would give one in vain.
+func TestAnExpiredTokenIsNotAskedForAFactor(t *testing.T) {
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSide(t, k, console, sideOptions{factors: true})
+			s.env.AddToken("late", "--user", "ana@example.com", "--name", "ana's other laptop")
+			late := s.as("late")
+			s.sql(`update rgw.tokens set created_at = now() - interval '2 days', expires_at = now() - interval '1 day' where name = 'ana''s other laptop'`)
+			s.refuses("late")
+			late.run("racks")
+			late.run("env", "set", "A=1")
+			late.run("exec", "web", "echo hello")
+			golden(t, "factors-token-expired", s.text(), k.name == "own")
+			s.awaitEvents("step-up.ask", 0)
+		})
+	}
+}
+
+// TestACommandGivesUpWhenNobodyComesToItsPage waits as long as the stock CLI does.
+func TestACommandGivesUpWhenNobodyComesToItsPage(t *testing.T) {
+	if !full || freshFactors {
+		return // it takes five minutes, and is the same then
+	}
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSide(t, k, environ, sideOptions{factors: true})
+			ctx, cancel := context.WithTimeout(s.ctx, credential.StepUpLife+patience)
+			defer cancel()
+			var out, errs bytes.Buffer
+			code := s.cli.command(ctx, strings.NewReader(""), &out, &errs, "restart")
+			s.note(step{what: "convox restart", stdout: shown(out.String()), stderr: shown(errs.String()), end: fmt.Sprintf("exit %d", code)})
+			golden(t, "factors-timeout", s.text(), k.name == "own")
+			s.awaitEvents("step-up.expire", 1)
 		})
 	}
 }

@@ -37,7 +37,7 @@ const rackPassword = "the-rack-password-that-nobody-may-see"
 
 // A gateway is a proxy of its own over a database of its own, in front of a rack.
 type gateway struct {
-	t       *testing.T
+	t       testing.TB
 	URL     *url.URL
 	handler *proxy.Proxy
 	owner   *sqlx.DB
@@ -49,12 +49,12 @@ type gateway struct {
 type gatewayOption func(*proxy.Config)
 
 // newGateway starts a gateway in front of a handler that plays the rack.
-func newGateway(t *testing.T, rack http.Handler, options ...gatewayOption) *gateway {
+func newGateway(t testing.TB, rack http.Handler, options ...gatewayOption) *gateway {
 	t.Helper()
 	return newGatewayOn(t, postgrestest.New(t), rack, options...)
 }
 
-func newGatewayOn(t *testing.T, database *postgrestest.Database, rack http.Handler, options ...gatewayOption) *gateway {
+func newGatewayOn(t testing.TB, database *postgrestest.Database, rack http.Handler, options ...gatewayOption) *gateway {
 	t.Helper()
 	far := httptest.NewServer(rack)
 	t.Cleanup(far.Close)
@@ -379,7 +379,7 @@ func (g *gateway) dial(c caller, target, more string, headers ...string) (*wire,
 	return w, resp
 }
 
-func newRack(t *testing.T) *racktest.Rack {
+func newRack(t testing.TB) *racktest.Rack {
 	t.Helper()
 	rack := racktest.New(racktest.Options{Password: rackPassword, Apps: []string{"web", "worker"}, StartTime: -1, PromoteTime: -1, BuildTime: -1})
 	t.Cleanup(rack.Close)

@@ -491,7 +491,7 @@ func TestAnAnswerThatBreaksOffLeavesACutEvent(t *testing.T) {
 }
 
 // await waits until something is so.
-func await(t *testing.T, is func() bool, otherwise func() string) {
+func await(t testing.TB, is func() bool, otherwise func() string) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -1,10 +1,14 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -138,4 +142,197 @@ func TestASocketThatWaitedIsJudgedByWhatIsSoAfterwards(t *testing.T) {
 	if exit != 1 || !strings.Contains(text, "ERROR: this needs") || entered.Load() != 0 {
 		t.Errorf("exit %d, %q, the rack was asked %d times\n%s", exit, text, entered.Load(), g.story())
 	}
+}
+
+// decide has somebody, or the clock, end the newest challenge of a caller in a mode.
+func (g *gateway) decide(c caller, mode, outcome string) {
+	g.t.Helper()
+	var step string
+	await(g.t, func() bool {
+		return g.owner.Get(&step, `select id from rgw.step_ups where credential_id = $1 and mode = $2 and outcome is null order by opened_at desc limit 1`, c.TokenID, mode) == nil
+	}, g.story)
+	if outcome == "expired" {
+		g.change(`update rgw.step_ups set expires_at = now() where id = $1`, step)
+		return
+	}
+	g.change(`update rgw.step_ups set outcome = $2, decided_at = now() where id = $1`, step, outcome)
+}
+
+func TestARawTunnelWaitsInSilence(t *testing.T) {
+	r := newRack(t)
+	g := newGateway(t, r)
+	ana := g.person("admin")
+	cache, err := url.Parse(r.ResourceURL("demo", "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.asksForFactors(ana)
+	tunnels := func() (n int) {
+		for _, request := range r.Requests() {
+			if strings.HasPrefix(request.Path, "/proxy/") {
+				n++
+			}
+		}
+		return n
+	}
+	open := func() *wire {
+		t.Helper()
+		w, resp := g.dial(ana, "/proxy/"+cache.Hostname()+"/"+cache.Port()+"?", masked(1, "ECHO one\r\n")+masked(1, "QUIT\r\n"))
+		if resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("status %s", resp.Status)
+		}
+		return w
+	}
+	for _, outcome := range []string{"refused", "expired"} {
+		w := open()
+		g.decide(ana, "silent", outcome)
+		if said, err := io.ReadAll(w.in); err != nil || len(said) > 0 || tunnels() != 0 {
+			t.Errorf("%s: the client was sent %q (%v), the rack was asked %d times", outcome, said, err, tunnels())
+		}
+	}
+	w := open()
+	g.approve(ana, "silent")
+	if text, _, _ := frames(t, w.in); text != "$3\r\none\r\n+OK\r\n" || tunnels() != 1 {
+		t.Errorf("once approved: %q, the rack was asked %d times\n%s", text, tunnels(), g.story())
+	}
+	_ = w.Close()
+	for _, line := range []string{"challenge refused network.proxy 101\n", "deny refused network.proxy 403\n", "allow started network.proxy 0\n", "allow finished network.proxy 101\n"} {
+		await(t, func() bool { return strings.Contains(g.story(), line) }, g.story)
+	}
+}
+
+func TestAnImportIsNeverChallengedInItsMiddle(t *testing.T) {
+	r := newRack(t)
+	g := newGateway(t, r)
+	ana := g.person("admin")
+	g.asksForFactors(ana)
+	for _, c := range []struct{ method, path string }{
+		{"POST", "/apps/web/builds/import"}, {"PUT", "/apps/demo/resources/database/data"},
+	} {
+		send := func() answer {
+			return g.do(ana, c.method, c.path, withHeader("Session", ""), withBody("application/octet-stream", strings.Repeat("data", 1<<10)))
+		}
+		before := asked(r)
+		got := send()
+		if got.Status != http.StatusForbidden || got.Header.Get("Www-Authenticate") != "" || asked(r) != before {
+			t.Fatalf("%s: %d %v, the rack was asked %d times", c.path, got.Status, got.Header, asked(r)-before)
+		}
+		for _, what := range []string{"what it uploads cannot be sent twice", "/login/u2f?token=", "type the words", "then run the command again"} {
+			if !strings.Contains(got.Error(), what) {
+				t.Errorf("%s: it does not say %q: %s", c.path, what, got.Error())
+			}
+		}
+		g.approve(ana, "page")
+		if got := send(); asked(r) != before+1 {
+			t.Errorf("%s once approved: %d %s", c.path, got.Status, got.Body)
+		}
+	}
+}
+
+func TestADeviceWithoutABrowserIsToldOfARefusalAndOfTheEndOfItsTime(t *testing.T) {
+	g := newGateway(t, newRack(t))
+	ana := g.person("admin")
+	g.change(`update rgw.tokens set headless = true where id = $1`, ana.TokenID)
+	g.asksForFactors(ana)
+	for outcome, want := range map[string]string{
+		"refused": "it was refused in the browser, so nothing was done",
+		"expired": "nobody approved it within five minutes, so nothing was done: run the command again",
+	} {
+		asked := g.do(ana, "DELETE", "/registries/registry.example.com", withHeader("Session", ""))
+		if got := asked.Header.Get("Www-Authenticate"); asked.Status != http.StatusUnauthorized || !strings.HasSuffix(got, `token="false"`) {
+			t.Fatalf("%d %s %s", asked.Status, asked.Body, got)
+		}
+		_, rest, _ := strings.Cut(asked.Header.Get("Www-Authenticate"), `path="`)
+		path, _, _ := strings.Cut(rest, `"`)
+		answered := make(chan answer, 1)
+		go func() { answered <- g.do(ana, "POST", path, withHeader("Session", "")) }()
+		g.decide(ana, "held", outcome)
+		if got := <-answered; got.Status != http.StatusForbidden || got.Error() != want {
+			t.Errorf("%s: %d %s", outcome, got.Status, got.Body)
+		}
+	}
+}
+
+func TestWhatWaitsForACallbackIsToldOfTheEndOfItsTime(t *testing.T) {
+	g := newGateway(t, newRack(t))
+	ana := g.person("admin")
+	g.asksForFactors(ana)
+	for outcome, want := range map[string]string{
+		"refused": "it was refused in the browser, so nothing was done",
+		"expired": "nobody approved it within five minutes, so nothing was done: run the command again",
+	} {
+		asked := g.do(ana, "DELETE", "/registries/registry.example.com", withHeader("Session", ""))
+		_, rest, _ := strings.Cut(asked.Header.Get("Www-Authenticate"), `path="`)
+		path, _, ok := strings.Cut(rest, `"`)
+		if asked.Status != http.StatusUnauthorized || !ok || !strings.HasSuffix(asked.Header.Get("Www-Authenticate"), `token="true"`) {
+			t.Fatalf("%d %s %v", asked.Status, asked.Body, asked.Header)
+		}
+		if got := g.do(ana, "POST", path, withHeader("Session", ""), withBody("application/octet-stream", "something")); got.Status != http.StatusForbidden {
+			t.Errorf("before anybody decided: %d %s", got.Status, got.Body)
+		}
+		g.decide(ana, "callback", outcome)
+		if got := g.do(ana, "POST", path, withHeader("Session", ""), withBody("application/octet-stream", "something")); got.Status != http.StatusForbidden || got.Error() != want {
+			t.Errorf("%s: %d %s", outcome, got.Status, got.Body)
+		}
+	}
+}
+
+func TestAnExpiredTokenIsToldSoAndNotChallenged(t *testing.T) {
+	g := newGateway(t, newRack(t))
+	ana, ben := g.person("admin"), g.person("admin")
+	g.asksForFactors(ana)
+	g.change(`update rgw.tokens set expires_at = now() - interval '1 second' where id = $1`, ben.TokenID)
+	for _, path := range []string{"/racks", "/auth", "/apps"} {
+		got := g.do(ben, "GET", path, withHeader("Session", ""))
+		if got.Status != http.StatusUnauthorized || !strings.Contains(got.Body, "cli token is expired") || strings.Contains(got.Header.Get("Www-Authenticate"), "Session") {
+			t.Errorf("%s: %d %s %v", path, got.Status, got.Body, got.Header)
+		}
+	}
+}
+
+// Whatever is sent to /session, nobody is given a session for it who was not approved, and the answer is a sentence.
+func FuzzSession(f *testing.F) {
+	rack := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	g := newGateway(f, rack)
+	ana := g.person("admin")
+	const refused = "6f1c2f0e-8a50-4cc3-98c4-dc0c0c07398f"
+	g.change(`insert into rgw.step_ups (id, credential_id, user_id, request_id, mode, level, binding, operation, expires_at, outcome, decided_at)
+		values ($1, $2, $3, gen_random_uuid(), 'callback', 'step-up', sha256('x'), '{}', now(), 'refused', now())`, refused, ana.TokenID, ana.UserID)
+	for _, id := range []string{refused, strings.ToUpper(refused), "{" + refused + "}", strings.ReplaceAll(refused, "-", ""), "why/internal", "why/%s", "", "..", "a/b", "\x00", strings.Repeat("6", 36), refused + "/"} {
+		f.Add(id, []byte("refused"), "", true)
+		f.Add(id, []byte{}, "rgs_x", false)
+	}
+	f.Add(refused, []byte(strings.Repeat("x", 2000)), strings.Repeat("s", 300), true)
+	f.Fuzz(func(t *testing.T, id string, body []byte, session string, post bool) {
+		if strings.ContainsAny(session, "\r\n\x00") {
+			return // no header
+		}
+		method := http.MethodGet
+		if post {
+			method = http.MethodPost
+		}
+		r := httptest.NewRequestWithContext(t.Context(), method, "/", bytes.NewReader(body))
+		r.URL = &url.URL{Path: "/session/" + id}
+		r.RequestURI = r.URL.EscapedPath()
+		r.Header.Set("Authorization", basic("convox", ana.Token))
+		r.Header["Session"] = []string{session}
+		answer := httptest.NewRecorder()
+		g.handler.ServeHTTP(answer, r)
+		if answer.Code >= http.StatusInternalServerError || answer.Code == http.StatusTeapot || answer.Code == http.StatusUnauthorized {
+			t.Fatalf("%s %q: %d %s", method, id, answer.Code, answer.Body)
+		}
+		if answer.Code == http.StatusOK {
+			if post || !strings.EqualFold(answer.Body.String(), id) || answer.Header().Get("Challenge") != answer.Body.String() {
+				t.Fatalf("%s %q: %d %s", method, id, answer.Code, answer.Body)
+			}
+			return
+		}
+		var said struct {
+			Error string `json:"error"`
+			Code  string `json:"code"`
+		}
+		if err := json.Unmarshal(answer.Body.Bytes(), &said); err != nil || said.Error == "" || said.Code == "" || strings.Contains(said.Error, "%") {
+			t.Fatalf("%s %q: %d %s", method, id, answer.Code, answer.Body)
+		}
+	})
 }
