@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
 	"rackgateway/pkg/access"
@@ -43,7 +44,7 @@ func (x *exchange) authorise(ctx context.Context, rule access.Rule) *problem {
 func (x *exchange) decide(rule access.Rule) *problem {
 	settings := x.a.Credentials.Settings()
 	factor := x.entry.Factor(settings, "")
-	factor.AlwaysGranted = x.granted
+	factor.AlwaysGranted = x.grant != uuid.Nil
 	request := access.Request{Rule: rule, Source: x.address}
 	if rule.AppFrom == access.AppVar {
 		request.App = mux.Vars(x.r)[appVariable]

@@ -32,7 +32,7 @@ type exchange struct {
 	entry     *credential.Entry
 	principal *access.Principal
 	decision  access.Decision
-	granted   bool        // the grant for this very operation was spent
+	grant     uuid.UUID   // of the second factor for this very operation that the request spent; zero for none
 	event     audit.Event // what the events of this request have in common
 }
 
@@ -183,7 +183,7 @@ func (x *exchange) actor() directory.Actor {
 	p := x.principal
 	actor := directory.Actor{
 		Kind: x.event.ActorKind, ID: x.event.ActorID, Label: x.event.ActorLabel, Address: x.address,
-		Request: x.id, Client: x.event.Detail.Client, UserAgent: x.r.UserAgent(), Detail: x.event.Detail,
+		Request: x.id, Client: x.event.Detail.Client, UserAgent: x.r.UserAgent(), Detail: x.event.Detail, Grant: x.grant,
 	}
 	if p.Kind == access.KindAPIToken {
 		actor.Token = mustID(p.TokenID)

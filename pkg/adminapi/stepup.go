@@ -35,7 +35,7 @@ func (x *exchange) stepUp(ctx context.Context, refused *problem) *problem {
 			return unavailable(err)
 		}
 		if spent {
-			x.granted = true
+			x.grant = id
 			x.event.Detail.Params.Add("step_up", id.String()) // the record leads from the deed to its approval by it
 			return x.decide(x.op.Rule)
 		}

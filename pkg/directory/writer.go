@@ -65,6 +65,9 @@ type Actor struct {
 	// Detail is what else is known of the request: how the actor authenticated, what let them in. Its parameters are
 	// left out, since each event has its own.
 	Detail audit.Detail
+	// Grant is the second factor that was given for this very request, and spent by it: what is recorded leads to its
+	// approval by it. Zero when there was none.
+	Grant uuid.UUID
 }
 
 // Event returns an event about what the actor did, with nothing decided yet.
@@ -78,6 +81,9 @@ func (a Actor) Event(now time.Time, action, resource string) *audit.Event {
 	event.Action, event.Resource = action, resource
 	event.Detail = a.Detail
 	event.Detail.Params = nil
+	if a.Grant != uuid.Nil {
+		event.Detail.Params.Add("step_up", a.Grant.String())
+	}
 	event.Detail.Client, event.Detail.UserAgent = a.Client, a.UserAgent
 	return event
 }
