@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,9 +19,15 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"rackgateway/pkg/audit"
+	"rackgateway/pkg/directory"
+	"rackgateway/pkg/notify"
+	"rackgateway/pkg/notify/notifytest"
 	"rackgateway/pkg/postgres"
 	"rackgateway/pkg/postgres/cluster"
 	"rackgateway/pkg/postgres/postgrestest"
+	"rackgateway/pkg/seal"
+	"rackgateway/pkg/secret"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -75,6 +82,7 @@ func tick(dir string) time.Duration {
 //	mask FILE TO            copies output with ids and secrets made the same each time
 //	sql STATEMENT           runs SQL as the schema's owner
 //	clock TIME              sets the program's clock
+//	slack                   connects a workspace, as an administrator does in the console
 //	take NAME FILE REGEXP   sets an environment variable to what the expression's first group matches
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
@@ -115,6 +123,7 @@ func TestScripts(t *testing.T) {
 					"mask":  mask,
 					"clock": func(ts *testscript.TestScript, _ bool, args []string) { ts.Setenv(clockVariable, args[0]) },
 					"take":  take,
+					"slack": func(ts *testscript.TestScript, _ bool, _ []string) { connectSlack(ts, db) },
 					"sql": func(ts *testscript.TestScript, _ bool, args []string) {
 						owner, err := postgres.Open(postgres.Config{URL: db.OwnerURL()})
 						ts.Check(err)
@@ -125,6 +134,39 @@ func TestScripts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// connectSlack starts a workspace and connects it.
+func connectSlack(ts *testscript.TestScript, db *postgrestest.Database) {
+	workspace := notifytest.NewSlack()
+	ts.Defer(workspace.Close)
+	ts.Setenv("SLACK_CLIENT_ID", notifytest.SlackClientID)
+	ts.Setenv("SLACK_CLIENT_SECRET", notifytest.SlackClientSecret)
+	ts.Setenv("SLACK_SIGNING_SECRET", notifytest.SlackSigningSecret)
+	ts.Setenv("SLACK_API_BASE", workspace.Address().String())
+	admin, err := postgres.Open(postgres.Config{URL: db.AdminURL()})
+	ts.Check(err)
+	defer func() { ts.Check(admin.Close()) }()
+	key, err := audit.NewKey([]byte(ts.Getenv("AUDIT_MAC_KEY")))
+	ts.Check(err)
+	keys, err := seal.NewKeys(secret.NewText(ts.Getenv("APP_SECRET_KEY")), secret.Text{})
+	ts.Check(err)
+	clock, err := time.Parse(time.RFC3339, ts.Getenv(clockVariable))
+	ts.Check(err)
+	service := notify.New(notify.Config{
+		DB: admin, Key: key, Keys: keys, Console: &url.URL{Scheme: "https", Host: "gateway.example.com"}, Now: func() time.Time { return clock },
+		Slack: notify.SlackConfig{
+			ClientID: notifytest.SlackClientID, ClientSecret: secret.NewText(notifytest.SlackClientSecret), SigningSecret: secret.NewText(notifytest.SlackSigningSecret),
+			BaseURL: workspace.Address(), AuthorizeURL: &url.URL{},
+		},
+	})
+	by := directory.Actor{Kind: audit.ActorUser, ID: "ana", Label: "ana@example.com", Client: "console"}
+	begun, err := service.BeginSlack(by)
+	ts.Check(err)
+	u, err := url.Parse(begun)
+	ts.Check(err)
+	_, err = service.FinishSlack(context.Background(), by, notifytest.SlackCode, u.Query().Get("state"))
+	ts.Check(err)
 }
 
 func code(ts *testscript.TestScript, neg bool, args []string) {
@@ -138,7 +180,8 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 
 func runAdmin(ts *testscript.TestScript, want int, args []string) {
 	var environ []string
-	for _, name := range []string{"DATABASE_URL", "ADMIN_DATABASE_URL", "AUDIT_MAC_KEY", "LOG_FORMAT", "RACK_TOKN", "APP_SECRET_KEY", "APP_SECRET_KEY_PREVIOUS"} {
+	for _, name := range []string{"DATABASE_URL", "ADMIN_DATABASE_URL", "AUDIT_MAC_KEY", "LOG_FORMAT", "RACK_TOKN", "APP_SECRET_KEY", "APP_SECRET_KEY_PREVIOUS",
+		"POSTMARK_API_TOKEN", "POSTMARK_FROM", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET", "SLACK_SIGNING_SECRET", "SLACK_API_BASE"} {
 		if value := ts.Getenv(name); value != "" {
 			environ = append(environ, name+"="+value)
 		}

@@ -19,16 +19,18 @@ import (
 )
 
 type noticeCmds struct {
-	Status  noticeStatusCmd  `cmd:"" help:"Show how mail and Slack do, and what waits for them."`
-	List    noticeListCmd    `cmd:"" help:"List notices, the newest first."`
-	Retry   noticeRetryCmd   `cmd:"" help:"Try again what was given up."`
-	Test    noticeTestCmd    `cmd:"" help:"Send a notice that says nothing but that it arrives."`
-	Topics  noticeTopicsCmd  `cmd:"" help:"List what there is to be told of, or what somebody is told of."`
-	Choose  noticeChooseCmd  `cmd:"" help:"Change what somebody is told of."`
-	Rules   noticeRulesCmd   `cmd:"" help:"List which events Slack channels are told of."`
-	Rule    noticeRuleCmd    `cmd:"" help:"Tell a Slack channel of events."`
-	Norule  noticeNoRuleCmd  `cmd:"" name:"unrule" help:"End a rule of a channel."`
-	Unslack noticeUnslackCmd `cmd:"" help:"Disconnect Slack."`
+	Status   noticeStatusCmd   `cmd:"" help:"Show how mail and Slack do, and what waits for them."`
+	List     noticeListCmd     `cmd:"" help:"List notices, the newest first."`
+	Retry    noticeRetryCmd    `cmd:"" help:"Try again what was given up."`
+	Test     noticeTestCmd     `cmd:"" help:"Send a notice that says nothing but that it arrives."`
+	Topics   noticeTopicsCmd   `cmd:"" help:"List what there is to be told of, or what somebody is told of."`
+	Choose   noticeChooseCmd   `cmd:"" help:"Change what somebody is told of."`
+	Rules    noticeRulesCmd    `cmd:"" help:"List which events Slack channels are told of."`
+	Rule     noticeRuleCmd     `cmd:"" help:"Tell a Slack channel of events."`
+	Norule   noticeNoRuleCmd   `cmd:"" name:"unrule" help:"End a rule of a channel."`
+	Channels noticeChannelsCmd `cmd:"" help:"List the public channels of the connected Slack workspace."`
+	Mail     noticeMailCmd     `cmd:"" help:"Show whether mail reaches somebody, and what they were told last."`
+	Unslack  noticeUnslackCmd  `cmd:"" help:"Disconnect Slack."`
 }
 
 // notices runs fn with what notices are kept by. Sending is left to the admin that serves.
@@ -51,6 +53,45 @@ func (p *process) notices(ctx context.Context, fn func(*notify.Service, director
 	})
 }
 
+// mediumView is how a medium does, as --json shows it.
+type mediumView struct {
+	Medium      string     `json:"medium"`
+	State       string     `json:"state"` // works, fails, logged only, not connected or not configured
+	From        string     `json:"from,omitempty"`
+	Team        string     `json:"team,omitempty"`
+	Waiting     int64      `json:"waiting"`
+	Held        int64      `json:"held"`
+	Dead        int64      `json:"dead"`
+	SentToday   int64      `json:"sent_today"`
+	Oldest      *time.Time `json:"oldest,omitempty"` // of what waits
+	Failures    int        `json:"failures"`
+	Trouble     string     `json:"trouble,omitempty"`
+	FailedAt    *time.Time `json:"failed_at,omitempty"`
+	SucceededAt *time.Time `json:"succeeded_at,omitempty"`
+	PausedUntil *time.Time `json:"paused_until,omitempty"`
+}
+
+func viewOfMedium(m notify.MediumState) mediumView {
+	v := mediumView{
+		Medium: m.Medium, State: "works", From: m.From, Waiting: m.Waiting, Held: m.Held, Dead: m.Dead, SentToday: m.SentToday, Oldest: m.Oldest,
+		Failures: m.Failures, Trouble: m.Trouble, FailedAt: m.FailedAt, SucceededAt: m.SucceededAt, PausedUntil: m.PausedUntil,
+	}
+	if m.Slack != nil {
+		v.Team = m.Slack.TeamName
+	}
+	switch {
+	case m.LogOnly:
+		v.State = "logged only"
+	case !m.Configured && m.Slack != nil && m.Slack.Configured:
+		v.State = "not connected"
+	case !m.Configured:
+		v.State = "not configured"
+	case m.Failures > 0:
+		v.State = "fails"
+	}
+	return v
+}
+
 type noticeStatusCmd struct {
 	JSON bool `help:"As JSON."`
 }
@@ -62,26 +103,19 @@ func (c *noticeStatusCmd) Run(ctx context.Context, p *process) error {
 			return err
 		}
 		if c.JSON {
-			return writeJSON(p.stdout, media)
+			views := make([]mediumView, len(media))
+			for i, m := range media {
+				views[i] = viewOfMedium(m)
+			}
+			return writeJSON(p.stdout, views)
 		}
 		t := newTable("MEDIUM", "STATE", "WAITING", "HELD", "GIVEN UP", "SENT IN A DAY", "LAST SUCCESS", "LAST FAILURE")
 		for _, m := range media {
-			state := "works"
-			switch {
-			case m.LogOnly:
-				state = "logged only"
-			case !m.Configured && m.Slack != nil && m.Slack.Configured:
-				state = "not connected"
-			case !m.Configured:
-				state = "not configured"
-			case m.Failures > 0:
-				state = "fails"
-			}
 			trouble := when(m.FailedAt, p.now())
 			if m.Trouble != "" {
 				trouble += ": " + m.Trouble
 			}
-			t.add(m.Medium, state, fmt.Sprint(m.Waiting), fmt.Sprint(m.Held), fmt.Sprint(m.Dead), fmt.Sprint(m.SentToday), when(m.SucceededAt, p.now()), trouble)
+			t.add(m.Medium, viewOfMedium(m).State, fmt.Sprint(m.Waiting), fmt.Sprint(m.Held), fmt.Sprint(m.Dead), fmt.Sprint(m.SentToday), when(m.SucceededAt, p.now()), trouble)
 		}
 		return t.write(p.stdout)
 	})
@@ -98,6 +132,22 @@ type noticeView struct {
 	Attempts  int       `json:"attempts"`
 	Trouble   string    `json:"trouble,omitempty"`
 	At        time.Time `json:"at"`
+}
+
+func viewsOfNotices(list []notify.Notice) []noticeView {
+	views := make([]noticeView, len(list))
+	for i, n := range list {
+		views[i] = noticeView{n.ID, n.Topic, n.Medium, n.Recipient, n.Headline, n.State, n.Attempts, n.Trouble, n.At}
+	}
+	return views
+}
+
+func (p *process) showNotices(list []notify.Notice) error {
+	t := newTable("WHEN", "STATE", "MEDIUM", "TO", "WHAT", "TRIES", "TROUBLE", "ID")
+	for _, n := range list {
+		t.add(n.At.UTC().Format("2006-01-02 15:04:05Z"), n.State, n.Medium, n.Recipient, n.Headline, fmt.Sprint(n.Attempts), n.Trouble, n.ID.String())
+	}
+	return t.write(p.stdout)
 }
 
 type noticeListCmd struct {
@@ -117,21 +167,13 @@ func (c *noticeListCmd) Run(ctx context.Context, p *process) error {
 			return err
 		}
 		if c.JSON {
-			views := make([]noticeView, len(list))
-			for i, n := range list {
-				views[i] = noticeView{n.ID, n.Topic, n.Medium, n.Recipient, n.Headline, n.State, n.Attempts, n.Trouble, n.At}
-			}
-			return writeJSON(p.stdout, views)
+			return writeJSON(p.stdout, viewsOfNotices(list))
 		}
 		if len(list) == 0 {
 			fmt.Fprintln(p.stderr, "No notices match.")
 			return nil
 		}
-		t := newTable("WHEN", "STATE", "MEDIUM", "TO", "WHAT", "TRIES", "TROUBLE", "ID")
-		for _, n := range list {
-			t.add(n.At.UTC().Format("2006-01-02 15:04:05Z"), n.State, n.Medium, n.Recipient, n.Headline, fmt.Sprint(n.Attempts), n.Trouble, n.ID.String())
-		}
-		return t.write(p.stdout)
+		return p.showNotices(list)
 	})
 }
 
@@ -340,6 +382,76 @@ func (c *noticeNoRuleCmd) Run(ctx context.Context, p *process) error {
 			return err
 		}
 		return c.say(p, map[string]string{"removed": id.String()}, "The rule is gone.\n")
+	})
+}
+
+type noticeChannelsCmd struct{ output }
+
+func (c *noticeChannelsCmd) Run(ctx context.Context, p *process) error {
+	return p.notices(ctx, func(s *notify.Service, _ directory.Actor) error {
+		channels, err := s.Channels(ctx)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			type view struct {
+				ID   string `json:"id"`
+				Name string `json:"name"`
+			}
+			views := make([]view, len(channels))
+			for i, channel := range channels {
+				views[i] = view{channel.ID, channel.Name}
+			}
+			return writeJSON(p.stdout, views)
+		}
+		t := newTable("CHANNEL", "NAME")
+		for _, channel := range channels {
+			t.add(channel.ID, channel.Name)
+		}
+		return t.write(p.stdout)
+	})
+}
+
+type noticeMailCmd struct {
+	Email string `arg:"" help:"Whose."`
+	output
+}
+
+func (c *noticeMailCmd) Run(ctx context.Context, p *process) error {
+	return p.notices(ctx, func(s *notify.Service, _ directory.Actor) error {
+		user, err := directory.NewReader(s.DB, directory.ReaderOptions{Now: p.now}).User(ctx, c.Email)
+		if err != nil {
+			return err
+		}
+		mail, err := s.MailOf(ctx, user.ID, user.Email)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			type view struct {
+				Email   string       `json:"email"`
+				State   string       `json:"state"` // fine, bounced or complained
+				Reason  string       `json:"reason,omitempty"`
+				Since   *time.Time   `json:"since,omitempty"`
+				Notices []noticeView `json:"notices"`
+			}
+			v := view{Email: mail.Email, State: mail.State, Reason: mail.Reason, Notices: viewsOfNotices(mail.Last)}
+			if mail.State != notify.Fine {
+				v.Since = &mail.Since
+			}
+			return writeJSON(p.stdout, v)
+		}
+		switch mail.State {
+		case notify.Fine:
+			fmt.Fprintf(p.stdout, "Mail to %s is not known to come back.\n", mail.Email)
+		default:
+			what := map[string]string{"bounced": "came back", "complained": "was marked as spam"}[mail.State]
+			fmt.Fprintf(p.stdout, "Mail to %s %s, %s: %s\n", mail.Email, what, when(&mail.Since, p.now()), visible(mail.Reason))
+		}
+		if len(mail.Last) == 0 {
+			return nil
+		}
+		return p.showNotices(mail.Last)
 	})
 }
 

@@ -133,7 +133,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	if err != nil {
 		return err
 	}
-	notices := newNotices(cfg, db, key, keys, book, feed, log, p.now)
+	notices := newNotices(cfg, db, key, keys, book, feed, address, log, p.now)
 	metrics.watchNotices(notices)
 	checklist := &doctor.Doctor{
 		Config: cfg, Slips: slips, DB: db, Setting: settingOf(reader), ToProxy: toProxy, Now: p.now,

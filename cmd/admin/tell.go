@@ -2,6 +2,8 @@ package main
 
 import (
 	"log/slog"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -18,9 +20,9 @@ import (
 const listenPatience = 15 * time.Second
 
 // newNotices wires what tells people.
-func newNotices(cfg *config.Admin, db *sqlx.DB, key audit.Key, keys seal.Keys, book *book, feed *postgres.Feed, log *slog.Logger, now func() time.Time) *notify.Service {
+func newNotices(cfg *config.Admin, db *sqlx.DB, key audit.Key, keys seal.Keys, book *book, feed *postgres.Feed, address func(*http.Request) netip.Addr, log *slog.Logger, now func() time.Time) *notify.Service {
 	return notify.New(noticesConfig(cfg, db, key, keys, log, now, func(c *notify.Config) {
-		c.Follower = book.follower
+		c.Follower, c.ClientAddress = book.follower, address
 		c.Healthy = func() string {
 			if feed.ProofAge() > listenPatience {
 				return "admin did not hear its database"

@@ -3,8 +3,6 @@ package adminapi
 import (
 	"context"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -121,18 +119,7 @@ func (a operations) ListSlackChannels(ctx context.Context, _ ListSlackChannelsRe
 
 // TestNotice sends a test, to a channel or to somebody who is a user: it is no way to write to strangers.
 func (a operations) TestNotice(ctx context.Context, in TestNoticeRequestObject) (TestNoticeResponseObject, error) {
-	recipient := in.Body.Recipient
-	if address := strings.TrimPrefix(recipient, "@"); strings.Contains(address, "@") || in.Body.Medium == MediumMail {
-		user, err := a.Reader.User(ctx, address)
-		if err != nil {
-			return nil, err
-		}
-		recipient = user.Email
-		if in.Body.Medium == MediumSlack {
-			recipient = "@" + recipient
-		}
-	}
-	notice, err := a.Notices.Test(ctx, exchangeIn(ctx).actor(), string(in.Body.Medium), recipient)
+	notice, err := a.Notices.Test(ctx, exchangeIn(ctx).actor(), string(in.Body.Medium), in.Body.Recipient)
 	if err != nil {
 		return nil, err
 	}
@@ -242,22 +229,17 @@ func (a operations) RetryNotice(ctx context.Context, in RetryNoticeRequestObject
 
 // GetUserMail tells whether mail reaches somebody, and what they were told last.
 func (a operations) GetUserMail(ctx context.Context, in GetUserMailRequestObject) (GetUserMailResponseObject, error) {
-	user, err := a.Reader.User(ctx, in.UserId.String())
+	user, err := a.Reader.User(ctx, in.UserId.String()) // who was removed too
 	if err != nil {
 		return nil, err
 	}
-	address, err := a.Notices.Address(ctx, user.Email)
+	mail, err := a.Notices.MailOf(ctx, user.ID, user.Email)
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.Notices.List(ctx, notify.Filter{User: user.ID, Limit: 20})
-	if err != nil {
-		return nil, err
-	}
-	out := GetUserMail200JSONResponse{State: UserMailStateFine, Items: noticesOf(list)}
-	if address.State != "" {
-		since := address.Since.In(time.UTC)
-		out.State, out.Reason, out.Since = UserMailState(address.State), some(address.Reason), &since
+	out := GetUserMail200JSONResponse{State: UserMailState(mail.State), Items: noticesOf(mail.Last)}
+	if mail.State != notify.Fine {
+		out.Reason, out.Since = some(mail.Reason), &mail.Since
 	}
 	return out, nil
 }

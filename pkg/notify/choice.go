@@ -107,7 +107,10 @@ type Wish struct {
 }
 
 // Choose changes what somebody hears of.
-func (s *Service) Choose(ctx context.Context, by directory.Actor, who string, wishes []Wish) ([]Choice, error) {
+func (s *Service) Choose(ctx context.Context, by directory.Actor, who string, wishes []Wish) (_ []Choice, err error) {
+	e := by.Event(s.Now(), "notice.choose", short(who))
+	e.Decision = audit.DecisionAllow
+	defer func() { err = s.recordRefusal(ctx, e, err) }()
 	for _, wish := range wishes {
 		topic, known := topicNamed(wish.Topic)
 		if !known {
@@ -118,9 +121,7 @@ func (s *Service) Choose(ctx context.Context, by directory.Actor, who string, wi
 				Message: "mails about " + topic.Name + " are about one's own security, and cannot be turned off"}
 		}
 	}
-	e := by.Event(s.Now(), "notice.choose", "")
-	e.Decision = audit.DecisionAllow
-	err := audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
+	err = audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
 		p, _, err := s.chooser(ctx, tx, who)
 		if err != nil {
 			return err

@@ -97,37 +97,51 @@ func (s *Service) watch(ctx context.Context) error {
 	if s.Healthy == nil {
 		return nil
 	}
-	look := time.NewTicker(2 * time.Second)
-	defer look.Stop()
-	var since time.Time
-	var what string
+	every := time.NewTicker(2 * time.Second)
+	defer every.Stop()
+	var w watcher
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-look.C:
+		case <-every.C:
 		}
-		trouble := s.Healthy()
-		switch {
-		case trouble != "":
-			if since.IsZero() {
-				since = s.Now()
-			}
-			what = trouble
-			continue
-		case since.IsZero():
-			continue
+		if err := w.look(ctx, s); err != nil {
+			s.Log.WarnContext(ctx, "trouble that is over could not be recorded; it is tried again", "error", err)
 		}
-		lasted := s.Now().Sub(since)
-		if lasted >= troublePatience {
-			e := s.event(actionTrouble, "database")
-			e.Detail.Error = fmt.Sprintf("For %s until now: %s. It works again.", lasted.Round(time.Second), what)
-			e.Detail.Params.Add("seconds", fmt.Sprint(int(lasted.Seconds())))
-			if err := audit.Change(ctx, s.DB, s.Key, e, func(*sqlx.Tx) error { return nil }); err != nil {
-				s.Log.WarnContext(ctx, "trouble that is over could not be recorded; it is tried again", "error", err)
-				continue
-			}
-		}
-		since = time.Time{}
 	}
+}
+
+// watcher remembers trouble that is not over.
+type watcher struct {
+	since time.Time // zero while there is none
+	until time.Time // when it was over; zero while it is not
+	what  string
+}
+
+// look looks once. Trouble that came back before it could be recorded that it was over is one with it.
+func (w *watcher) look(ctx context.Context, s *Service) error {
+	if trouble := s.Healthy(); trouble != "" {
+		if w.since.IsZero() {
+			w.since = s.Now()
+		}
+		w.what, w.until = trouble, time.Time{}
+		return nil
+	}
+	if w.since.IsZero() {
+		return nil
+	}
+	if w.until.IsZero() {
+		w.until = s.Now()
+	}
+	if lasted := w.until.Sub(w.since); lasted >= troublePatience {
+		e := s.event(actionTrouble, "database")
+		e.Detail.Error = fmt.Sprintf("For %s until %s: %s. It works again.", lasted.Round(time.Second), w.until.UTC().Format("15:04:05 UTC"), w.what)
+		e.Detail.Params.Add("seconds", fmt.Sprint(int(lasted.Seconds())))
+		if err := audit.Change(ctx, s.DB, s.Key, e, func(*sqlx.Tx) error { return nil }); err != nil {
+			return err
+		}
+	}
+	*w = watcher{}
+	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -239,7 +241,7 @@ func (c *Content) lead() string {
 		return "Your account was unlocked" + by + ". Your sessions and tokens work again, as far as they have not expired."
 	case topicFactor:
 		if c.Action == "factor.reset" {
-			return "An administrator took all second factors from your account" + by + ". You set up new ones at your next sign-in."
+			return "All second factors were taken from your account" + by + ". You set up new ones at your next sign-in."
 		}
 		return "The second factors of your account were changed" + by + "."
 	case topicFactorLock:
@@ -249,6 +251,9 @@ func (c *Content) lead() string {
 	case topicRefusals:
 		return "Requests in your name were refused " + c.times() + " within ten minutes."
 	case topicTokenMade:
+		if c.Action == "token.rotate" {
+			return "Whoever holds the new secret can act in your name, within the token's rights. It was rotated" + by + "."
+		}
 		return "Whoever holds it can act in your name, within its rights. It was made" + by + "."
 	case topicTokenExpiring:
 		return "It stops working at the time below. Rotate it, or make another one, before then."
@@ -261,7 +266,7 @@ func (c *Content) lead() string {
 	case topicPeopleFactors:
 		return "They set up new ones at their next sign-in. This was done" + by + "."
 	case topicPeopleRefusals:
-		return "Their requests were refused " + c.times() + " within ten minutes. The last refusal said: " + c.Error
+		return "Their requests were refused " + c.times() + " within ten minutes. The last refusal said: " + sentence(c.Error)
 	case topicPeopleAdmin:
 		return "They can do everything now, on the rack and in the gateway. This was done" + by + "."
 	case topicDestructive:
@@ -274,13 +279,26 @@ func (c *Content) lead() string {
 	case topicAppDeleted:
 		return "It was deleted" + by + ", with everything in it."
 	case topicAlert, topicAnchor, topicVerify, topicTrouble:
-		return c.Error
+		return sentence(c.Error)
 	case topicTest:
-		return "Somebody asked for it" + by + ". Notices reach you this way."
+		return c.who() + " asked for it. Notices reach you this way."
 	case topicDigest:
 		return "So many came at once, or had to wait, that they are gathered here."
 	}
-	return c.Error
+	return sentence(c.Error)
+}
+
+// sentence is what was recorded in the middle of one, as one.
+func sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	first, size := utf8.DecodeRuneInString(text)
+	text = string(unicode.ToUpper(first)) + text[size:]
+	if last, _ := utf8.DecodeLastRuneInString(text); !strings.ContainsRune(".!?…", last) {
+		text += "."
+	}
+	return text
 }
 
 func (c *Content) times() string {
@@ -305,14 +323,19 @@ func (c *Content) advice() string {
 		return "If you do not know why: ask an administrator of the gateway."
 	case topicWelcome:
 		return "If you did not expect this: you need not do anything. Nobody can sign in as you without your company account."
-	case topicPeopleAdmin, topicDestructive, topicPeopleAdded, topicPeopleFactors:
+	case topicPeopleAdmin, topicDestructive, topicPeopleAdded, topicPeopleLocked, topicPeopleFactors:
+		if c.Topic == topicPeopleLocked && c.Action != "user.lock" && c.Action != "user.unlock" {
+			return "If they do not know why: somebody else may be trying their account. The event says from where."
+		}
 		return "If nobody should have done this: undo it in the console, and lock whoever did."
 	case topicParameters, topicAppDeleted, topicPeopleRefusals:
 		return "If this was not meant: the event says who did it, and from where. Lock them in the console if you must."
 	case topicAlert, topicVerify:
 		return "Find out what it is before anything else: admin audit verify names the first event that does not fit."
-	case topicAnchor, topicTrouble:
+	case topicAnchor:
 		return "Until it is mended, the record is kept in the database alone."
+	case topicTrouble:
+		return "Meanwhile, what could not be recorded was refused. If you do not know why: look at the database's server, and at the logs of admin."
 	}
 	return ""
 }
@@ -332,8 +355,19 @@ func (c *Content) details() (list []fact) {
 		return nil
 	case c.Topic == topicTokenMade, c.Topic == topicTokenExpiring, c.Topic == topicTokenExpired:
 		add("Token", c.Resource)
+	case c.Topic == topicDestructive:
+		add("Setting", c.Resource)
+	case strings.HasPrefix(c.Topic, "account."), strings.HasPrefix(c.Topic, "people."):
+		if strings.Contains(c.Resource, "@") {
+			add("Who", c.Resource)
+		} else {
+			add("What", c.Resource)
+		}
 	case c.Resource != c.Code:
 		add("What", c.Resource)
+	}
+	if c.Topic == topicRefusals || c.Topic == topicPeopleRefusals {
+		add("Refused", c.Action)
 	}
 	add("App", c.App)
 	for _, f := range []struct{ key, name string }{
@@ -341,7 +375,7 @@ func (c *Content) details() (list []fact) {
 		{"networks", "Networks"}, {"device", "Device"}, {"network", "Network"}, {"reason", "Reason"}, {"locked_reason", "Was locked for"},
 		{"failures", "Failures"}, {"until", "Until"}, {"old_until", "Old secret until"},
 	} {
-		add(f.name, c.Facts[f.key])
+		add(f.name, factText(f.key, c.Facts[f.key]))
 	}
 	if c.Topic != topicRoles {
 		add("Before", c.Facts["old"])
@@ -360,7 +394,31 @@ func (c *Content) details() (list []fact) {
 	add("From", c.Address)
 	add("With", c.UserAgent)
 	if !c.At.IsZero() {
-		add("When", c.At.UTC().Format("Monday, 2 January 2006, 15:04:05 UTC"))
+		add("When", c.At.UTC().Format(moment))
 	}
 	return list
+}
+
+// moment is how a notice writes one.
+const moment = "Monday, 2 January 2006, 15:04:05 UTC"
+
+// factText is a fact as people read it: moments and kinds are recorded for programs.
+func factText(key, value string) string {
+	if key == "kind" {
+		switch value {
+		case "totp":
+			return "authenticator app"
+		case "passkey":
+			return "passkey or security key"
+		case "api":
+			return "API token"
+		case "cli":
+			return "CLI token"
+		}
+		return value
+	}
+	if at, err := time.Parse(time.RFC3339, value); err == nil {
+		return at.UTC().Format(moment)
+	}
+	return value
 }

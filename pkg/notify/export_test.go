@@ -1,6 +1,9 @@
 package notify
 
-import "net/url"
+import (
+	"context"
+	"net/url"
+)
 
 // FailAt has a function called before each step after which a crash would matter; an error ends it there.
 func (s *Service) FailAt(f func(step string) error) { s.step = f }
@@ -38,3 +41,24 @@ var Gather = (*Service).gather
 
 // Tidy does once what is done every minute.
 var Tidy = (*Service).tidyOnce
+
+// Watcher looks whether there was trouble.
+type Watcher = watcher
+
+// Look looks once.
+func (w *Watcher) Look(ctx context.Context, s *Service) error { return w.look(ctx, s) }
+
+// BounceOf is what Postmark tells of an address.
+func BounceOf(text []byte) (address, state, reason string, err error) {
+	told, err := bounceOf(text)
+	return told.address, told.state, told.reason, err
+}
+
+// OpenButton is what a button carries.
+func OpenButton(s *Service, name, value string) (subject string, good bool) {
+	b, good := s.openButton(name, value)
+	return b.Subject, good
+}
+
+// Longest bounds each text of a notice, in bytes, but for an ellipsis.
+const Longest = longest

@@ -57,9 +57,16 @@ func (s *Service) followOn(ctx context.Context) error {
 	}
 	at, kept := stored, s.Now()
 	for {
-		entries, err := s.Follower.Next(ctx, at)
+		entries, err := s.next(ctx, at, stored)
 		if err != nil {
 			return err
+		}
+		if len(entries) == 0 { // nothing more happens: the place is kept all the same, or what was looked at counts as not
+			if err := (&batch{service: s, from: stored, to: at}).commit(ctx); err != nil {
+				return err
+			}
+			stored, kept = at, s.Now()
+			continue
 		}
 		batch := &batch{service: s, from: stored, to: entries[len(entries)-1].Index + 1}
 		if err := batch.consider(ctx, entries); err != nil {
@@ -75,6 +82,20 @@ func (s *Service) followOn(ctx context.Context) error {
 		}
 		stored, kept = at, s.Now()
 	}
+}
+
+// next returns what comes at a place, or nothing, when nothing came for a while and the place is not the stored one.
+func (s *Service) next(ctx context.Context, at, stored int64) ([]*ledger.Entry, error) {
+	if at == stored {
+		return s.Follower.Next(ctx, at)
+	}
+	patient, cancel := context.WithTimeout(ctx, s.Limits.Stored)
+	defer cancel()
+	entries, err := s.Follower.Next(patient, at)
+	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return nil, nil
+	}
+	return entries, err
 }
 
 // cursor returns the next leaf to look at. The first start begins a little back: what is older was told, or needed not be.

@@ -4,6 +4,7 @@ package notify
 // in there: Postmark shows a password, Slack signs, and what does neither is refused before it is read.
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
@@ -55,62 +56,58 @@ func (s *Service) recordHook(ctx context.Context, e *audit.Event) error {
 	return audit.Change(ctx, s.DB, s.Key, e, func(*sqlx.Tx) error { return nil })
 }
 
+// hookRefusals is how many refusals of one service's calls were not recorded one by one.
+type hookRefusals struct {
+	recorded time.Time
+	since    int64
+}
+
+// refuseHook refuses a call of whoever is not who they say. The first is recorded; what follows within a minute is counted,
+// and recorded with the next one: nobody who guesses fills the record.
+func (s *Service) refuseHook(w http.ResponseWriter, r *http.Request, service string, status int, why string) {
+	s.refusing.Lock()
+	now, of := s.Now(), s.refused[service]
+	of.since++
+	count, record := of.since, now.Sub(of.recorded) >= time.Minute
+	if record {
+		of = hookRefusals{recorded: now}
+	}
+	s.refused[service] = of
+	s.refusing.Unlock()
+	if record {
+		e := audit.NewEvent(now)
+		e.Phase, e.Decision, e.ActorKind, e.Action, e.Resource = audit.PhaseRefused, audit.DecisionDeny, audit.ActorNobody, "hook.refused", service
+		e.Status, e.Detail.Code, e.Detail.Error, e.Detail.Count = int32(status), "bad-hook", why, count // #nosec G115 -- three digits
+		if s.ClientAddress != nil {
+			e.Address = s.ClientAddress(r)
+		}
+		if err := s.recordHook(r.Context(), e); err != nil {
+			s.Log.WarnContext(r.Context(), "a refused call of another service could not be recorded", "service", service, "error", err)
+		}
+	}
+	http.Error(w, why, status)
+}
+
 // fromPostmark takes bounces and complaints (https://postmarkapp.com/developer/webhooks/bounce-webhook). Postmark
 // authenticates by a password in the webhook's address.
 func (s *Service) fromPostmark(w http.ResponseWriter, r *http.Request, password secret.Text) {
 	_, given, _ := r.BasicAuth()
 	if subtle.ConstantTimeCompare([]byte(given), []byte(password.Reveal())) != 1 {
 		w.Header().Set("WWW-Authenticate", `Basic realm="postmark"`)
-		http.Error(w, "the password in the webhook's address is not POSTMARK_WEBHOOK_SECRET", http.StatusUnauthorized)
+		s.refuseHook(w, r, "postmark", http.StatusUnauthorized, "the password in the webhook's address is not POSTMARK_WEBHOOK_SECRET")
 		return
 	}
-	var in struct {
-		RecordType  string `json:"RecordType"`
-		Type        string `json:"Type"`
-		Email       string `json:"Email"`
-		Recipient   string `json:"Recipient"`
-		Description string `json:"Description"`
-		Details     string `json:"Details"`
-		MessageID   string `json:"MessageID"`
-		// Whether Postmark still sends there.
-		Inactive         bool   `json:"Inactive"`
-		SuppressSending  bool   `json:"SuppressSending"`
-		SuppressionCause string `json:"SuppressionReason"`
-	}
 	text, err := io.ReadAll(r.Body)
+	var told bounce
 	if err == nil {
-		err = json.Unmarshal(text, &in)
+		told, err = bounceOf(text)
 	}
 	if err != nil {
 		http.Error(w, "what was sent is not JSON of at most 256 KB", http.StatusBadRequest)
 		return
 	}
-	address := strings.ToLower(in.Email)
-	if address == "" {
-		address = strings.ToLower(in.Recipient)
-	}
-	state, reason := "", short(strings.TrimSpace(in.Description+" "+in.Details))
-	switch in.RecordType {
-	case "Bounce":
-		// A soft bounce says that it did not work this time; Postmark goes on trying.
-		if in.Inactive || in.Type == "HardBounce" || in.Type == "BadEmailAddress" || in.Type == "ManuallyDeactivated" {
-			state = "bounced"
-		}
-	case "SpamComplaint":
-		state = "complained"
-	case "SubscriptionChange":
-		switch {
-		case !in.SuppressSending:
-			state = "fine"
-		case in.SuppressionCause == "SpamComplaint":
-			state = "complained"
-		default:
-			state = "bounced"
-		}
-		reason = short(in.SuppressionCause)
-	}
-	if state != "" && len(address) >= 3 && len(address) <= 254 {
-		err = s.noteAddress(r.Context(), address, state, reason)
+	if told.state != "" {
+		err = s.noteAddress(r.Context(), told.address, told.state, told.reason)
 	}
 	if err != nil { // Postmark sends it again
 		s.Log.WarnContext(r.Context(), "what Postmark told could not be kept", "error", err)
@@ -120,16 +117,68 @@ func (s *Service) fromPostmark(w http.ResponseWriter, r *http.Request, password 
 	w.WriteHeader(http.StatusOK)
 }
 
+// bounce is what Postmark tells of an address.
+type bounce struct {
+	address string // case-folded
+	state   string // bounced, complained or fine; empty when there is nothing to keep
+	reason  string
+}
+
+// bounceOf reads what Postmark tells.
+func bounceOf(text []byte) (bounce, error) {
+	var in struct {
+		RecordType  string `json:"RecordType"`
+		Type        string `json:"Type"`
+		Email       string `json:"Email"`
+		Recipient   string `json:"Recipient"`
+		Description string `json:"Description"`
+		Details     string `json:"Details"`
+		// Whether Postmark still sends there.
+		Inactive         bool   `json:"Inactive"`
+		SuppressSending  bool   `json:"SuppressSending"`
+		SuppressionCause string `json:"SuppressionReason"`
+	}
+	if err := json.Unmarshal(text, &in); err != nil {
+		return bounce{}, err
+	}
+	told := bounce{address: strings.ToLower(cmp.Or(in.Email, in.Recipient)), reason: short(strings.TrimSpace(in.Description + " " + in.Details))}
+	switch in.RecordType {
+	case "Bounce":
+		// A soft bounce says that it did not work this time; Postmark goes on trying.
+		if in.Inactive || in.Type == "HardBounce" || in.Type == "BadEmailAddress" || in.Type == "ManuallyDeactivated" {
+			told.state = "bounced"
+		}
+	case "SpamComplaint":
+		told.state = "complained"
+	case "SubscriptionChange":
+		switch {
+		case !in.SuppressSending:
+			told.state = "fine"
+		case in.SuppressionCause == "SpamComplaint":
+			told.state = "complained"
+		default:
+			told.state = "bounced"
+		}
+		told.reason = short(in.SuppressionCause)
+	}
+	if len(told.address) < 3 || len(told.address) > 254 || told.address != short(told.address) {
+		return bounce{}, nil // no address of anybody's
+	}
+	return told, nil
+}
+
 const (
 	upsertAddress = `
-insert into rgw.notice_addresses as a (address, state, reason) values ($1, $2, $3)
+insert into rgw.notice_addresses as a (address, state, reason)
+select $1, $2, $3 where exists (select from rgw.users where email = $1)
 on conflict on constraint notice_addresses_pkey do update set state = excluded.state, reason = excluded.reason, since = now()
 where (a.state, a.reason) is distinct from (excluded.state, excluded.reason)`
 
 	deleteAddress = `delete from rgw.notice_addresses where address = $1`
 )
 
-// errNothingNew says that the same was told before.
+// errNothingNew says that the same was told before, or is about somebody who is no user: others may send through the same
+// account at Postmark.
 var errNothingNew = errors.New("it is known already")
 
 func (s *Service) noteAddress(ctx context.Context, address, state, reason string) error {
@@ -161,7 +210,7 @@ func (s *Service) bySlack(next func(http.ResponseWriter, *http.Request, []byte))
 	return func(w http.ResponseWriter, r *http.Request) {
 		verifier, err := slack.NewSecretsVerifier(r.Header, s.Slack.SigningSecret.Reveal())
 		if err != nil {
-			http.Error(w, "the request is not signed by Slack, or too old", http.StatusUnauthorized)
+			s.refuseHook(w, r, "slack", http.StatusUnauthorized, "the request is not signed by Slack, or too old")
 			return
 		}
 		body, err := io.ReadAll(r.Body)
@@ -170,7 +219,7 @@ func (s *Service) bySlack(next func(http.ResponseWriter, *http.Request, []byte))
 			return
 		}
 		if _, err := verifier.Write(body); err != nil || verifier.Ensure() != nil {
-			http.Error(w, "the request is not signed by Slack, or too old", http.StatusUnauthorized)
+			s.refuseHook(w, r, "slack", http.StatusUnauthorized, "the request is not signed by Slack, or too old")
 			return
 		}
 		next(w, r, body)

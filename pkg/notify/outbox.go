@@ -5,7 +5,9 @@ package notify
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -106,12 +108,33 @@ where state = 'dead' and ($1 = '' or medium = $1) returning topic, medium, recip
 	noticeThere = `select exists (select from rgw.notices where notice_id = $1)`
 )
 
+// recordRefusal records that a change was asked for and not made, when that is what the error says; e describes it as
+// far as it came. It returns the error, or why it could not be recorded.
+func (s *Service) recordRefusal(ctx context.Context, e *audit.Event, err error) error {
+	var answer *directory.Error
+	if !errors.As(err, &answer) {
+		return err
+	}
+	e.Phase, e.Decision = audit.PhaseRefused, audit.DecisionDeny
+	e.Detail.Code, e.Detail.Error = answer.Code, answer.Message
+	if unrecorded := audit.Change(ctx, s.DB, s.Key, e, func(*sqlx.Tx) error { return nil }); unrecorded != nil {
+		return wrap("record a refusal", unrecorded)
+	}
+	return err
+}
+
 // Retry tries a dead notice again, or, with no id, all that are dead, and returns how many.
-func (s *Service) Retry(ctx context.Context, by directory.Actor, id uuid.UUID, medium string) (int, error) {
+func (s *Service) Retry(ctx context.Context, by directory.Actor, id uuid.UUID, medium string) (many int, err error) {
 	e := by.Event(s.Now(), "notice.retry", "")
 	e.Decision = audit.DecisionAllow
-	many := 0
-	err := audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
+	defer func() { err = s.recordRefusal(ctx, e, err) }()
+	if id != uuid.Nil {
+		e.Detail.Params.Add("id", id.String())
+	}
+	if medium != "" {
+		e.Detail.Params.Add("medium", medium)
+	}
+	err = audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
 		var revived []struct {
 			Topic     string `db:"topic"`
 			Medium    string `db:"medium"`
@@ -142,7 +165,6 @@ func (s *Service) Retry(ctx context.Context, by directory.Actor, id uuid.UUID, m
 			return &directory.Error{Kind: directory.Conflict, Code: "notice-not-dead", Message: "the notice " + id.String() + " was not given up: there is nothing to retry"}
 		}
 		e.Resource = revived[0].Recipient
-		e.Detail.Params.Add("id", id.String())
 		e.Detail.Params.Add("topic", revived[0].Topic)
 		return nil
 	})
@@ -152,9 +174,13 @@ func (s *Service) Retry(ctx context.Context, by directory.Actor, id uuid.UUID, m
 	return many, err
 }
 
-// Test sends a notice that says nothing but that it arrives: by mail to an address, or to a Slack channel, or, with @
-// before the address, to a person there.
-func (s *Service) Test(ctx context.Context, by directory.Actor, medium, recipient string) (Notice, error) {
+// Test sends a notice that says nothing but that it arrives: by mail to the address of somebody who is a user, or to a
+// Slack channel by its id, or, with @ before the address, to a person there. It is no way to write to strangers.
+func (s *Service) Test(ctx context.Context, by directory.Actor, medium, recipient string) (_ Notice, err error) {
+	e := by.Event(s.Now(), "notice.test", short(recipient))
+	e.Decision = audit.DecisionAllow
+	e.Detail.Params.Add("medium", medium)
+	defer func() { err = s.recordRefusal(ctx, e, err) }()
 	switch {
 	case medium == mediumMail && s.mail == nil:
 		return Notice{}, &directory.Error{Kind: directory.Conflict, Code: "mail-not-configured", Message: "mail is not configured: set POSTMARK_API_TOKEN and POSTMARK_FROM"}
@@ -166,12 +192,23 @@ func (s *Service) Test(ctx context.Context, by directory.Actor, medium, recipien
 			return Notice{}, err
 		}
 	}
+	var user uuid.UUID
+	if address, personal := strings.CutPrefix(recipient, "@"); medium == mediumMail || personal {
+		p, _, err := s.chooser(ctx, s.DB, address)
+		if err != nil {
+			return Notice{}, err
+		}
+		recipient, user = p.Email, p.ID
+		if medium == mediumSlack {
+			recipient = "@" + recipient
+		}
+	} else if !channelForm.MatchString(recipient) {
+		return Notice{}, errChannel
+	}
 	id := uuid.New()
-	e := by.Event(s.Now(), "notice.test", recipient)
-	e.Decision = audit.DecisionAllow
-	e.Detail.Params.Add("medium", medium)
+	e.Resource = recipient
 	var w rows
-	w.add(row{id: id, leaf: -1, topic: topicTest, medium: medium, recipient: recipient, state: "waiting",
+	w.add(row{id: id, leaf: -1, topic: topicTest, medium: medium, recipient: recipient, user: user, state: "waiting",
 		content: &Content{Topic: topicTest, Leaf: -1, Request: id, At: s.Now(), Actor: short(by.Label)}})
 	if err := audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error { return w.insert(ctx, tx) }); err != nil {
 		return Notice{}, err
@@ -292,6 +329,33 @@ func (s *Service) Address(ctx context.Context, address string) (AddressState, er
 		return AddressState{}, wrap("whether mail reaches an address", err)
 	}
 	return AddressState(found[0]), nil
+}
+
+// Fine is the state of an address of which the mail service said nothing bad.
+const Fine = "fine"
+
+// PersonsMail is whether mail reaches somebody, and what they were told last.
+type PersonsMail struct {
+	Email string
+	// State is Fine, or bounced or complained, for a reason and since a moment.
+	State  string
+	Reason string
+	Since  time.Time
+	Last   []Notice // the newest first, 20 at most
+}
+
+// MailOf tells whether mail reaches a person, and what they were told last.
+func (s *Service) MailOf(ctx context.Context, user uuid.UUID, email string) (PersonsMail, error) {
+	mail := PersonsMail{Email: email, State: Fine}
+	state, err := s.Address(ctx, email)
+	if err != nil {
+		return PersonsMail{}, err
+	}
+	if state.State != "" {
+		mail.State, mail.Reason, mail.Since = state.State, state.Reason, state.Since.UTC()
+	}
+	mail.Last, err = s.List(ctx, Filter{User: user, Limit: 20})
+	return mail, err
 }
 
 const selectSealed = `select detail, sealed from rgw.integrations where name = 'slack' for update`

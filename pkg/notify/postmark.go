@@ -163,8 +163,8 @@ func (p *postmark) call(ctx context.Context, method, path string, body []byte, a
 	var known postmarkAnswer
 	decoded := json.Unmarshal(text, &known)
 	said := func(what string) string {
-		if known.Message != "" {
-			return fmt.Sprintf("%s: %s (code %d)", what, short(known.Message), known.ErrorCode)
+		if known.Message != "" { // which might repeat what it was sent
+			return fmt.Sprintf("%s: %s (code %d)", what, short(strings.ReplaceAll(known.Message, p.Token.Reveal(), "[token]")), known.ErrorCode)
 		}
 		return fmt.Sprintf("%s: status %d", what, resp.StatusCode)
 	}

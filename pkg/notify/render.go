@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/url"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -43,10 +44,35 @@ type viewPart struct {
 
 type viewItem struct{ Text, When, Link string }
 
+// schemes find where an address begins that mail programs and Slack would make a link of.
+var schemes = regexp.MustCompile(`(?i)[a-z][a-z0-9+.-]*://`)
+
+// inert is a text without addresses that become links, but those of the gateway's own pages: whoever chooses a user agent
+// or a name must not send the readers of notices anywhere.
+func inert(text string, console *url.URL) string {
+	own := console.Scheme + "://" + console.Host
+	var b strings.Builder
+	rest := 0
+	for _, at := range schemes.FindAllStringIndex(text, -1) {
+		after, found := strings.CutPrefix(text[at[0]:], own)
+		if found && (after == "" || after[0] == '/' || after[0] == ' ') {
+			continue
+		}
+		b.WriteString(text[rest:at[1]-2] + " ")
+		rest = at[1] - 2
+	}
+	b.WriteString(text[rest:])
+	return b.String()
+}
+
 func viewOf(c *Content, console *url.URL, gateway string) *view {
+	safe := func(text string) string { return inert(text, console) }
 	v := &view{
-		Gateway: gateway, Headline: c.headline(), Lead: c.lead(), Details: c.details(), Advice: c.advice(),
+		Gateway: gateway, Headline: safe(c.headline()), Lead: safe(c.lead()), Details: c.details(), Advice: c.advice(),
 		Settings: console.JoinPath("/console/account").String(),
+	}
+	for i := range v.Details {
+		v.Details[i].Value = safe(v.Details[i].Value)
 	}
 	v.Link, v.LinkText = c.link(console)
 	switch topic, known := topicNamed(c.Topic); {
@@ -67,7 +93,7 @@ func viewOf(c *Content, console *url.URL, gateway string) *view {
 		for i := range t.Some {
 			item := &t.Some[i]
 			link, _ := item.link(console)
-			part.Items = append(part.Items, viewItem{Text: item.headline(), When: item.At.UTC().Format("2 Jan 15:04:05"), Link: link})
+			part.Items = append(part.Items, viewItem{Text: safe(item.headline()), When: item.At.UTC().Format("2 Jan 15:04"), Link: link})
 		}
 		if more := t.Many - int64(len(t.Some)); more > 0 {
 			part.More = fmt.Sprintf("and %d more", more)
@@ -149,7 +175,7 @@ func (v *view) text() string {
 	for _, part := range v.Parts {
 		b.WriteString(part.Title + "\n")
 		for _, item := range part.Items {
-			b.WriteString("  " + item.When + "  " + wrapped(item.Text, strings.Repeat(" ", 18), 58) + "\n")
+			fmt.Fprintf(&b, "  %12s  %s\n", item.When, wrapped(item.Text, strings.Repeat(" ", 16), 60))
 		}
 		if part.More != "" {
 			b.WriteString("  " + part.More + "\n")
@@ -164,11 +190,19 @@ func (v *view) text() string {
 	return b.String()
 }
 
-// wrapped breaks a text between words.
+// wrapped breaks a text between words, and words that are longer than a line.
 func wrapped(text, indent string, width int) string {
+	var words []string
+	for _, word := range strings.Fields(text) {
+		for utf8.RuneCountInString(word) > width {
+			runes := []rune(word)
+			words, word = append(words, string(runes[:width])), string(runes[width:])
+		}
+		words = append(words, word)
+	}
 	var b strings.Builder
 	line := 0
-	for i, word := range strings.Fields(text) {
+	for i, word := range words {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case i == 0:

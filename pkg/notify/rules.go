@@ -34,6 +34,8 @@ func (s *Service) Rules(ctx context.Context) ([]Rule, error) {
 
 var channelForm = regexp.MustCompile(`^[CGD][A-Z0-9]{5,30}$`)
 
+var errChannel = &directory.Error{Kind: directory.Invalid, Code: "bad-channel", Message: "a channel is given by its id at Slack, such as C0123ABCD: it stands at the end of the channel's details"}
+
 const insertRule = `
 insert into rgw.notice_rules (rule_id, channel_id, channel_name, patterns, created_at, created_by) values ($1, $2, $3, $4, $5, $6)`
 
@@ -41,9 +43,12 @@ insert into rgw.notice_rules (rule_id, channel_id, channel_name, patterns, creat
 const mostRules = 100
 
 // AddRule has a channel told of the events that match any of the patterns.
-func (s *Service) AddRule(ctx context.Context, by directory.Actor, channelID, channelName string, wanted []string) (Rule, error) {
+func (s *Service) AddRule(ctx context.Context, by directory.Actor, channelID, channelName string, wanted []string) (_ Rule, err error) {
+	e := by.Event(s.Now(), "notice.add_rule", short(channelID))
+	e.Decision = audit.DecisionAllow
+	defer func() { err = s.recordRefusal(ctx, e, err) }()
 	if !channelForm.MatchString(channelID) {
-		return Rule{}, &directory.Error{Kind: directory.Invalid, Code: "bad-channel", Message: "a channel is given by its id at Slack, such as C0123ABCD: it stands at the end of the channel's details"}
+		return Rule{}, errChannel
 	}
 	if len(wanted) == 0 || len(wanted) > 50 {
 		return Rule{}, &directory.Error{Kind: directory.Invalid, Code: "bad-pattern", Message: "give 1 to 50 patterns"}
@@ -58,12 +63,10 @@ func (s *Service) AddRule(ctx context.Context, by directory.Actor, channelID, ch
 			rule.Patterns = append(rule.Patterns, pattern)
 		}
 	}
-	e := by.Event(s.Now(), "notice.add_rule", rule.ChannelID)
-	e.Decision = audit.DecisionAllow
 	e.Detail.Params.Add("id", rule.ID.String())
 	e.Detail.Params.Add("name", rule.ChannelName)
 	e.Detail.Params.Add("patterns", strings.Join(rule.Patterns, " "))
-	err := audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
+	err = audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
 		var many int
 		if err := tx.GetContext(ctx, &many, `select count(*) from rgw.notice_rules`); err != nil {
 			return wrap("count rules", err)
@@ -80,9 +83,10 @@ func (s *Service) AddRule(ctx context.Context, by directory.Actor, channelID, ch
 const deleteRule = `delete from rgw.notice_rules where rule_id = $1 returning channel_id, channel_name, patterns`
 
 // RemoveRule ends a rule.
-func (s *Service) RemoveRule(ctx context.Context, by directory.Actor, id uuid.UUID) error {
+func (s *Service) RemoveRule(ctx context.Context, by directory.Actor, id uuid.UUID) (err error) {
 	e := by.Event(s.Now(), "notice.remove_rule", "")
 	e.Decision = audit.DecisionAllow
+	defer func() { err = s.recordRefusal(ctx, e, err) }()
 	e.Detail.Params.Add("id", id.String())
 	return audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
 		var gone []Rule

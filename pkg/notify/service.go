@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -34,6 +36,9 @@ type Config struct {
 
 	// Healthy says what keeps this process from its database; empty while nothing does. It may be nil.
 	Healthy func() string
+
+	// ClientAddress is where a request comes from, as far as that can be trusted. It may be nil.
+	ClientAddress func(*http.Request) netip.Addr
 
 	// Limits are for tests to change; each is a usable default when zero.
 	Limits Limits
@@ -98,6 +103,9 @@ type Service struct {
 	states  *seal.Signer
 	wake    map[string]chan struct{} // by medium
 
+	refusing sync.Mutex
+	refused  map[string]hookRefusals // by service; refusing guards it
+
 	sent, failed [2]atomic.Int64 // by this process: mail, Slack
 
 	// press has what is done when a button is pressed, by its name.
@@ -128,7 +136,7 @@ func New(config Config) *Service {
 	s := &Service{
 		Config: config, box: config.Keys.Box(SealPurpose), buttons: config.Keys.Signer("slack button"), states: config.Keys.Signer("slack install"),
 		wake: map[string]chan struct{}{mediumMail: make(chan struct{}, 1), mediumSlack: make(chan struct{}, 1)},
-		step: func(string) error { return nil },
+		step: func(string) error { return nil }, refused: make(map[string]hookRefusals),
 	}
 	s.slack = &slackSender{service: s}
 	s.press = map[string]PressFunc{buttonSeen: s.pressedSeen}

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -106,7 +107,60 @@ func (s *Service) slackState(ctx context.Context) (SlackState, error) {
 }
 
 // slackSender sends messages. It is safe for concurrent use.
-type slackSender struct{ service *Service }
+type slackSender struct {
+	service *Service
+
+	mu     sync.Mutex
+	people map[string]slackPerson // by workspace and address
+}
+
+// slackPerson is who has an address in the workspace.
+type slackPerson struct {
+	id    string
+	until time.Time // known for so long
+}
+
+// How long it is remembered who has an address, and of how many: Slack lets itself be asked fifty times a minute.
+const (
+	slackPersonLife = time.Hour
+	slackPeopleMost = 10_000
+)
+
+// person returns the id of who has an address in the workspace; remembered says that Slack was not asked just now.
+func (b *slackSender) person(ctx context.Context, client *slack.Client, team, address string) (id string, remembered bool, err error) {
+	now, key := b.service.Now(), team+" "+address
+	b.mu.Lock()
+	known := b.people[key]
+	b.mu.Unlock()
+	if now.Before(known.until) {
+		return known.id, true, nil
+	}
+	user, err := client.GetUserByEmailContext(ctx, address)
+	if err != nil {
+		f := slackFailure(err, false)
+		if f.final {
+			f.message = "nobody in the Slack workspace has the address: " + f.message
+		}
+		return "", false, f
+	}
+	if user.Deleted || user.IsBot {
+		return "", false, &failure{message: "whoever has the address in the Slack workspace is deactivated there, or no person", final: true}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.people == nil || len(b.people) >= slackPeopleMost {
+		b.people = make(map[string]slackPerson)
+	}
+	b.people[key] = slackPerson{user.ID, now.Add(slackPersonLife)}
+	return user.ID, false, nil
+}
+
+// forget has it asked anew who has an address.
+func (b *slackSender) forget(team, address string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.people, team+" "+address)
+}
 
 // ready reports whether there is a connection.
 func (b *slackSender) ready(ctx context.Context) (connected bool, err error) {
@@ -120,24 +174,30 @@ func (s *Service) slackHTTP() *http.Client {
 
 func (s *Service) slackBase() string { return strings.TrimSuffix(s.Slack.BaseURL.String(), "/") + "/" }
 
-// client is Slack as the installed bot.
+// slackClient is Slack as the installed bot.
 func (s *Service) slackClient(ctx context.Context) (*slack.Client, error) {
+	client, _, err := s.slackBot(ctx)
+	return client, err
+}
+
+// slackBot is Slack as the installed bot, and the workspace.
+func (s *Service) slackBot(ctx context.Context) (client *slack.Client, team string, err error) {
 	r, d, err := s.slackRow(ctx, s.DB)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	token, err := s.box.Open(r.Sealed, d.identity())
 	if err != nil {
-		return nil, &directory.Error{Kind: directory.Conflict, Code: "slack-sealed", Message: "the token of Slack cannot be opened with APP_SECRET_KEY: connect Slack again, or give the key before as APP_SECRET_KEY_PREVIOUS"}
+		return nil, "", &directory.Error{Kind: directory.Conflict, Code: "slack-sealed", Message: "the token of Slack cannot be opened with APP_SECRET_KEY: connect Slack again, or give the key before as APP_SECRET_KEY_PREVIOUS"}
 	}
-	return slack.New(string(token), slack.OptionHTTPClient(s.slackHTTP()), slack.OptionAPIURL(s.slackBase())), nil
+	return slack.New(string(token), slack.OptionHTTPClient(s.slackHTTP()), slack.OptionAPIURL(s.slackBase())), d.TeamID, nil
 }
 
 func (b *slackSender) find(context.Context, *message) (string, error) { return "", nil }
 
 func (b *slackSender) send(ctx context.Context, m *message) (string, error) {
 	s := b.service
-	client, err := s.slackClient(ctx)
+	client, team, err := s.slackBot(ctx)
 	if err != nil {
 		var answer *directory.Error
 		if errors.As(err, &answer) {
@@ -145,18 +205,12 @@ func (b *slackSender) send(ctx context.Context, m *message) (string, error) {
 		}
 		return "", &failure{message: "the connection to Slack could not be read", medium: true, cause: err}
 	}
-	channel := m.Recipient
-	if address, personal := strings.CutPrefix(channel, "@"); personal {
-		user, err := client.GetUserByEmailContext(ctx, address)
-		if err != nil {
-			if f := slackFailure(err, false); f.final {
-				f.message = "nobody in the Slack workspace has the address: " + f.message
-				return "", f
-			} else if f != nil {
-				return "", f
-			}
+	channel, remembered := m.Recipient, false
+	address, personal := strings.CutPrefix(channel, "@")
+	if personal {
+		if channel, remembered, err = b.person(ctx, client, team, address); err != nil {
+			return "", err
 		}
-		channel = user.ID
 	}
 	blocks, text := s.slackMessage(m.Content)
 	options := []slack.MsgOption{
@@ -169,7 +223,12 @@ func (b *slackSender) send(ctx context.Context, m *message) (string, error) {
 	}
 	_, at, err := client.PostMessageContext(ctx, channel, options...)
 	if err != nil {
-		return "", slackFailure(err, true)
+		f := slackFailure(err, true)
+		if remembered && f.final { // perhaps somebody else has the address by now
+			b.forget(team, address)
+			f.final = false
+		}
+		return "", f
 	}
 	return at, nil
 }
@@ -231,8 +290,9 @@ const buttonSeen = "seen"
 func (s *Service) slackMessage(c *Content) (blocks []slack.Block, text string) {
 	v := viewOf(c, s.Console, s.Gateway)
 	text = slackText(cutRunes(v.Headline, 300))
+	// Verbatim: Slack makes nothing of what looks like an address, a channel or a person.
 	section := func(markdown string) {
-		blocks = append(blocks, slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, cutRunes(markdown, 2900), false, false), nil, nil))
+		blocks = append(blocks, slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, cutRunes(markdown, 2900), false, true), nil, nil))
 	}
 	section("*" + slackPlain(cutRunes(v.Headline, 300)) + "*")
 	if v.Lead != "" {
@@ -241,7 +301,7 @@ func (s *Service) slackMessage(c *Content) (blocks []slack.Block, text string) {
 	var fields []*slack.TextBlockObject
 	for _, f := range v.Details {
 		if len(fields) < 10 { // as many as a section takes
-			fields = append(fields, slack.NewTextBlockObject(slack.MarkdownType, "*"+f.Name+"*\n"+cutRunes(slackPlain(f.Value), 1500), false, false))
+			fields = append(fields, slack.NewTextBlockObject(slack.MarkdownType, "*"+f.Name+"*\n"+cutRunes(slackPlain(f.Value), 1500), false, true))
 		}
 	}
 	if len(fields) > 0 {
@@ -263,7 +323,7 @@ func (s *Service) slackMessage(c *Content) (blocks []slack.Block, text string) {
 		button := slack.NewButtonBlockElement(buttonSeen, s.SignButton(buttonSeen, "test", s.Now().Add(24*time.Hour)), slack.NewTextBlockObject(slack.PlainTextType, "I see it", false, false))
 		blocks = append(blocks, slack.NewActionBlock("test", button))
 	}
-	blocks = append(blocks, slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, "<"+v.Link+"|"+v.LinkText+">  ·  "+slackPlain(s.Gateway), false, false)))
+	blocks = append(blocks, slack.NewContextBlock("", slack.NewTextBlockObject(slack.MarkdownType, "<"+v.Link+"|"+v.LinkText+">  ·  "+slackPlain(s.Gateway), false, true)))
 	return blocks, text
 }
 
@@ -319,7 +379,10 @@ func badState(why string) error {
 }
 
 // FinishSlack takes what Slack sent somebody back with, and connects.
-func (s *Service) FinishSlack(ctx context.Context, by directory.Actor, code, state string) (SlackState, error) {
+func (s *Service) FinishSlack(ctx context.Context, by directory.Actor, code, state string) (_ SlackState, err error) {
+	e := by.Event(s.Now(), "integration.connect", "slack")
+	e.Decision = audit.DecisionAllow
+	defer func() { err = s.recordRefusal(ctx, e, err) }()
 	if !s.Slack.Configured() {
 		return SlackState{}, errSlackConfig
 	}
@@ -365,8 +428,6 @@ func (s *Service) FinishSlack(ctx context.Context, by directory.Actor, code, sta
 	if err != nil {
 		return SlackState{}, wrap("keep the connection to Slack", err)
 	}
-	e := by.Event(s.Now(), "integration.connect", "slack")
-	e.Decision = audit.DecisionAllow
 	e.Detail.Params.Add("team", detail.TeamName+" ("+short(detail.TeamID)+")")
 	e.Detail.Params.Add("scopes", strings.Join(detail.Scopes, " "))
 	err = audit.Change(ctx, s.DB, s.Key, e, func(tx *sqlx.Tx) error {
@@ -389,7 +450,9 @@ const (
 )
 
 // RemoveSlack ends the connection: the token is revoked at Slack, as far as Slack can be reached, and forgotten.
-func (s *Service) RemoveSlack(ctx context.Context, by directory.Actor) error {
+func (s *Service) RemoveSlack(ctx context.Context, by directory.Actor) (err error) {
+	e := by.Event(s.Now(), "integration.disconnect", "slack")
+	defer func() { err = s.recordRefusal(ctx, e, err) }()
 	client, err := s.slackClient(ctx)
 	var told string
 	switch {
@@ -404,7 +467,7 @@ func (s *Service) RemoveSlack(ctx context.Context, by directory.Actor) error {
 		}
 		told = revoked
 	}
-	return s.forgetSlack(ctx, by.Event(s.Now(), "integration.disconnect", "slack"), told)
+	return s.forgetSlack(ctx, e, told)
 }
 
 func (s *Service) forgetSlack(ctx context.Context, e *audit.Event, revoked string) error {

@@ -9,14 +9,17 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/notify"
+	"rackgateway/pkg/notify/notifytest"
 	"rackgateway/pkg/seal"
 	"rackgateway/pkg/secret"
 )
@@ -65,7 +68,7 @@ func TestSlackIsConnectedByWhoBeganIt(t *testing.T) {
 	if _, err := s.FinishSlack(t.Context(), w.by, "good-code", state); directory.CodeOf(err) != "bad-state" {
 		t.Errorf("a state was taken twice: %v", err)
 	}
-	if n := w.count(`select count(*) from rgw.integrations where position($1 in sealed) > 0 or detail::text like '%' || $2 || '%'`, []byte(slackToken), slackToken); n != 0 {
+	if n := w.count(`select count(*) from rgw.integrations where position($1 in sealed) > 0 or detail::text like '%' || $2 || '%'`, []byte(notifytest.SlackToken), notifytest.SlackToken); n != 0 {
 		t.Error("the token is in the database in the clear")
 	}
 
@@ -75,7 +78,7 @@ func TestSlackIsConnectedByWhoBeganIt(t *testing.T) {
 		t.Errorf("the channels are %+v", channels)
 	}
 	check(t, s.RemoveSlack(t.Context(), w.by))
-	if !w.slack.revoked || w.count(`select count(*) from rgw.integrations`) != 0 {
+	if !w.slack.Revoked() || w.count(`select count(*) from rgw.integrations`) != 0 {
 		t.Error("the token lives on")
 	}
 }
@@ -84,11 +87,12 @@ func TestAChannelIsToldOfWhatItsRuleSaysInThreads(t *testing.T) {
 	w := newWorld(t)
 	s, _ := w.notices()
 	w.connect(s)
-	_, err := s.AddRule(t.Context(), w.by, "C0OPS123", "#ops", []string{"app:*", "refused"})
-	check(t, err)
 	if _, err := s.AddRule(t.Context(), w.by, "ops", "", []string{"*"}); directory.CodeOf(err) != "bad-channel" {
 		t.Errorf("a channel by name: %v", err)
 	}
+	w.told() // the refusal before there is a channel to tell of it
+	_, err := s.AddRule(t.Context(), w.by, "C0OPS123", "#ops", []string{"app:*", "refused"})
+	check(t, err)
 	ana := w.addUser("ana@acme.com", adminRole())
 	request := audit.NewEvent(time.Now()).RequestID
 	for i := range 5 {
@@ -101,9 +105,9 @@ func TestAChannelIsToldOfWhatItsRuleSaysInThreads(t *testing.T) {
 	e := event(ana, "app.delete")
 	e.App, e.Phase, e.Decision, e.Status = "<!channel> & *bold* <https://evil.example|here>", audit.PhaseRefused, audit.DecisionDeny, 403
 	w.record(e)
-	eventually(t, "six messages", func() bool { return len(w.slack.taken()) == 6 })
+	eventually(t, "six messages", func() bool { return len(w.slack.Taken()) == 6 })
 	w.quiet()
-	got := w.slack.taken()
+	got := w.slack.Taken()
 	for i, m := range got[:5] {
 		if m.Channel != "C0OPS123" || !strings.Contains(m.Text, fmt.Sprintf("web%d", i)) {
 			t.Errorf("message %d is %q in %s: the order is lost", i, m.Text, m.Channel)
@@ -169,7 +173,7 @@ func TestAPersonIsFoundInSlackByTheirAddress(t *testing.T) {
 		check(t, err)
 	}
 	w.quiet()
-	got := w.slack.taken()
+	got := w.slack.Taken()
 	if len(got) != 1 || got[0].Channel != "U0ANA" {
 		t.Errorf("the messages are %+v", got)
 	}
@@ -177,6 +181,58 @@ func TestAPersonIsFoundInSlackByTheirAddress(t *testing.T) {
 	check(t, err)
 	if len(list) != 1 || !strings.Contains(list[0].Trouble, "nobody in the Slack workspace") {
 		t.Errorf("who is not in Slack: %+v", list)
+	}
+}
+
+// Slack is asked once who somebody is, and again when who was there is gone.
+func TestAPersonIsLookedUpOnceInSlack(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.notices()
+	w.connect(s)
+	w.addUser("ana@acme.com")
+	var mu sync.Mutex
+	id, looked, gone := "U0ANA", 0, map[string]bool{}
+	w.slack.Answer(func(rw http.ResponseWriter, method string, form url.Values) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case method == "users.lookupByEmail":
+			looked++
+			fmt.Fprintf(rw, `{"ok":true,"user":{"id":%q,"deleted":%t}}`, id, gone[id])
+			return true
+		case method == "chat.postMessage" && gone[form.Get("channel")]:
+			notifytest.SlackError(rw, "user_disabled")
+			return true
+		}
+		return false
+	})
+	send := func() {
+		t.Helper()
+		_, err := s.Test(t.Context(), w.by, "slack", "@ana@acme.com")
+		check(t, err)
+		w.quiet()
+	}
+	for range 3 {
+		send()
+	}
+	mu.Lock()
+	if looked != 1 {
+		t.Errorf("Slack was asked %d times who somebody is", looked)
+	}
+	gone[id], id = true, "U0ANA2"
+	mu.Unlock()
+	send()
+	if got := w.slack.Taken(); len(got) != 4 || got[3].Channel != "U0ANA2" {
+		t.Errorf("the messages are %+v", got)
+	}
+	mu.Lock()
+	gone[id] = true
+	mu.Unlock()
+	send()
+	list, err := s.List(t.Context(), notify.Filter{State: "dead"})
+	check(t, err)
+	if len(list) != 1 || !strings.Contains(list[0].Trouble, "deactivated") {
+		t.Errorf("who is not there any more: %+v", list)
 	}
 }
 
@@ -207,13 +263,13 @@ func TestWhatSlackAnswersDecidesWhatIsNext(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.slack.set(once(c.answer))
+			w.slack.Answer(once(c.answer))
 			s, _ := w.notices()
 			w.connect(s)
 			_, err := s.Test(t.Context(), w.by, "slack", "C0OPS123")
 			check(t, err)
 			eventually(t, "it is "+c.state, func() bool { return w.count(`select count(*) from rgw.notices where state = $1`, c.state) == 1 })
-			if got := len(w.slack.taken()); (c.state == "sent") != (got == 1) {
+			if got := len(w.slack.Taken()); (c.state == "sent") != (got == 1) {
 				t.Errorf("%d messages were taken", got)
 			}
 		})
@@ -240,11 +296,11 @@ func TestOnlyWhatSlackSignedIsRead(t *testing.T) {
 		r      *http.Request
 		status int
 	}{
-		"signed":          {signed("/slack/events", challenge, slackSigningSecret, time.Now()), 200},
+		"signed":          {signed("/slack/events", challenge, notifytest.SlackSigningSecret, time.Now()), 200},
 		"another secret":  {signed("/slack/events", challenge, "another", time.Now()), 401},
-		"ten minutes ago": {signed("/slack/events", challenge, slackSigningSecret, time.Now().Add(-10*time.Minute)), 401},
+		"ten minutes ago": {signed("/slack/events", challenge, notifytest.SlackSigningSecret, time.Now().Add(-10*time.Minute)), 401},
 		"not signed":      {unsigned, 401},
-		"too large":       {signed("/slack/events", strings.Repeat("x", 300<<10), slackSigningSecret, time.Now()), 413},
+		"too large":       {signed("/slack/events", strings.Repeat("x", 300<<10), notifytest.SlackSigningSecret, time.Now()), 413},
 		"no postmark":     {httptest.NewRequest(http.MethodPost, "https://gateway.example.com"+notify.HooksPath+"/postmark", nil), 404},
 	} {
 		got := httptest.NewRecorder()
@@ -272,7 +328,7 @@ func TestAButtonIsFollowedWhenTheGatewayMadeIt(t *testing.T) {
 		})
 		check(t, err)
 		got := httptest.NewRecorder()
-		hooks.ServeHTTP(got, signed("/slack/interactions", url.Values{"payload": {string(payload)}}.Encode(), slackSigningSecret, time.Now()))
+		hooks.ServeHTTP(got, signed("/slack/interactions", url.Values{"payload": {string(payload)}}.Encode(), notifytest.SlackSigningSecret, time.Now()))
 		if got.Code != 200 {
 			t.Fatalf("%d %s", got.Code, got.Body)
 		}
@@ -299,7 +355,10 @@ func TestAButtonIsFollowedWhenTheGatewayMadeIt(t *testing.T) {
 
 func TestBouncesAndComplaintsAreKept(t *testing.T) {
 	w := newWorld(t)
-	s := w.service()
+	s := w.service(func(c *notify.Config) {
+		c.ClientAddress = func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.9") }
+	})
+	w.addUser("dan@acme.com")
 	const password = "webhook-password-of-tests"
 	hooks := s.Hooks(secret.NewText(password))
 	send := func(password, body string) int {
@@ -339,5 +398,26 @@ func TestBouncesAndComplaintsAreKept(t *testing.T) {
 	}
 	if got := send(password, `{"`); got != 400 {
 		t.Errorf("what is no JSON: %d", got)
+	}
+
+	// What is not about anybody here is not kept, and what the database could not hold is not sent again and again.
+	for _, address := range []string{"stranger@elsewhere.example", `dan@acme.com\u0000`, `\u202edan@acme.com`, strings.Repeat("a", 300), ""} {
+		if got := send(password, strings.ReplaceAll(bounce, "Dan@acme.com", address)); got != 200 || w.count(`select count(*) from rgw.notice_addresses`) != 0 {
+			t.Errorf("a bounce of %q: %d", address, got)
+		}
+	}
+	if got := send(password, `{"RecordType":"Bounce","Type":"HardBounce","Email":"dan@acme.com","Description":"a\u0000b\r\nc\ud800"}`); got != 200 {
+		t.Errorf("a description with control characters: %d", got)
+	}
+	if got, _ := s.Address(t.Context(), "dan@acme.com"); got.Reason != "ab  c" {
+		t.Errorf("the reason is %q", got.Reason)
+	}
+
+	// Guesses are recorded once, and then counted.
+	for range 5 {
+		send("guess", bounce)
+	}
+	if n := w.count(`select count(*) from rgw.audit_events where action = 'hook.refused' and phase = 'refused' and host(address) = '203.0.113.9'`); n != 1 {
+		t.Errorf("six wrong passwords left %d events", n)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"rackgateway/pkg/directory"
 	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/notify"
+	"rackgateway/pkg/notify/notifytest"
 	"rackgateway/pkg/postgres/postgrestest"
 	"rackgateway/pkg/seal"
 	"rackgateway/pkg/secret"
@@ -32,8 +33,8 @@ type world struct {
 	owner    *sqlx.DB
 	key      audit.Key
 	keys     seal.Keys
-	postmark *postmarkServer
-	slack    *slackServer
+	postmark *notifytest.Postmark
+	slack    *notifytest.Slack
 	writer   *directory.Writer
 	by       directory.Actor
 	log      *lockedBuffer
@@ -65,9 +66,11 @@ func newWorld(t testing.TB) *world {
 	keys, err := seal.NewKeys(secret.NewText(strings.Repeat("application key of tests ", 4)), secret.Text{})
 	check(t, err)
 	w := &world{
-		t: t, admin: pg.Admin(t), owner: pg.Owner(t), key: key, keys: keys, postmark: newPostmarkServer(t), slack: newSlackServer(t), log: &lockedBuffer{},
+		t: t, admin: pg.Admin(t), owner: pg.Owner(t), key: key, keys: keys, postmark: notifytest.NewPostmark(), slack: notifytest.NewSlack(), log: &lockedBuffer{},
 		by: directory.Actor{Kind: audit.ActorSystem, ID: "command-line", Label: "ops@laptop", Client: "command-line"},
 	}
+	t.Cleanup(w.postmark.Close)
+	t.Cleanup(w.slack.Close)
 	w.writer = directory.NewWriter(w.admin, key, directory.WriterOptions{})
 	sequencer := ledger.NewSequencer(ledger.SequencerConfig{
 		DB: w.admin, Keys: ledger.KeySource{Origin: "gateway.example.com/acme/staging", Box: keys.Box(ledger.SealPurpose)}, MACKey: key,
@@ -119,12 +122,12 @@ func (w *world) service(change ...func(*notify.Config)) *notify.Service {
 	config := notify.Config{
 		DB: w.admin, Key: w.key, Keys: w.keys, Follower: follower, Console: console, Gateway: "acme/staging",
 		Postmark: notify.PostmarkConfig{
-			Token: secret.NewText(postmarkToken), From: "gateway@example.com", Stream: "outbound", BaseURL: w.postmark.address(),
+			Token: secret.NewText(notifytest.PostmarkToken), From: "gateway@example.com", Stream: "outbound", BaseURL: w.postmark.Address(),
 			Domain: "gateway.example.com", Console: console, Gateway: "acme/staging",
 		},
 		Slack: notify.SlackConfig{
-			ClientID: "1.2", ClientSecret: secret.NewText(slackClientSecret), SigningSecret: secret.NewText(slackSigningSecret),
-			BaseURL: w.slack.address(), AuthorizeURL: &url.URL{Scheme: "https", Host: "slack.com", Path: "/oauth/v2/authorize"},
+			ClientID: "1.2", ClientSecret: secret.NewText(notifytest.SlackClientSecret), SigningSecret: secret.NewText(notifytest.SlackSigningSecret),
+			BaseURL: w.slack.Address(), AuthorizeURL: &url.URL{Scheme: "https", Host: "slack.com", Path: "/oauth/v2/authorize"},
 		},
 		Limits: notify.Limits{Poll: 20 * time.Millisecond, Backoff: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond, Stored: time.Millisecond, SlackPace: time.Millisecond},
 		Log:    slog.New(slog.NewTextHandler(w.log, nil)),
@@ -186,7 +189,7 @@ func eventually(t testing.TB, what string, so func() bool) {
 
 // subjects of the mails to an address.
 func (w *world) subjects(to string) (list []string) {
-	for _, m := range w.postmark.taken() {
+	for _, m := range w.postmark.Taken() {
 		if m.To == to {
 			list = append(list, m.Subject)
 		}
@@ -206,12 +209,20 @@ func (w *world) gets(to, subject string) {
 	})
 }
 
+// told waits until the ledger has been followed to its end.
+func (w *world) told() {
+	w.t.Helper()
+	eventually(w.t, "the ledger is followed to its end", func() bool {
+		return w.count(`select (select count(*) from rgw.audit_events) - coalesce((select leaf_index from rgw.ledger_cursors where name = 'notices'), 0)`) == 0
+	})
+}
+
 // quiet waits until the ledger has been followed to its end and nothing waits.
 func (w *world) quiet() {
 	w.t.Helper()
 	eventually(w.t, "all is told", func() bool {
 		return w.count(`select (select count(*) from rgw.audit_events) - (select count(*) from rgw.ledger_leaves)`) == 0 &&
-			w.count(`select (select count(*) from rgw.ledger_leaves) - leaf_index from rgw.ledger_cursors where name = 'notices'`) == 0 &&
+			w.count(`select (select count(*) from rgw.ledger_leaves) - coalesce((select leaf_index from rgw.ledger_cursors where name = 'notices'), 0)`) == 0 &&
 			w.count(`select count(*) from rgw.notices where state = 'waiting'`) == 0
 	})
 }
