@@ -272,6 +272,7 @@ func measurements() []measurement {
 		{"sessions", "memory of idle exec sessions", (*bench).sessions},
 		{"revocation", "revocation to refusal, and to the end of an open exec", (*bench).revocation},
 		{"changes", "changes of access by the API, the command line and SQL", (*bench).changes},
+		{"notices", "the proxy and the sequencer while 1,000 people a minute are told of something", (*bench).notices},
 		{"people", "admin with many people signed in and many tokens", (*bench).people},
 		{"proxies", "three proxies against one", (*bench).proxies},
 		{"tokens", "many tokens against few", (*bench).tokens},
