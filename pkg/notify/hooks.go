@@ -356,6 +356,7 @@ func (s *Service) slackEvent(w http.ResponseWriter, r *http.Request, body []byte
 		Type      string `json:"type"`
 		Challenge string `json:"challenge"`
 		TeamID    string `json:"team_id"`
+		EventTime int64  `json:"event_time"` // when it was, in seconds
 		Event     struct {
 			Type string `json:"type"`
 		} `json:"event"`
@@ -369,10 +370,12 @@ func (s *Service) slackEvent(w http.ResponseWriter, r *http.Request, body []byte
 		_, _ = io.WriteString(w, short(in.Challenge))
 		return
 	}
-	_, d, err := s.slackRow(r.Context(), s.DB)
+	row, d, err := s.slackRow(r.Context(), s.DB)
 	switch {
 	case errors.Is(err, errNotConnected), err == nil && in.TeamID != d.TeamID:
 		err = nil
+	case err == nil && in.EventTime < row.InstalledAt.Unix():
+		// It is about a connection before this one: Slack tells some things late, and again when nobody answered.
 	case err == nil && (in.Event.Type == "app_uninstalled" || in.Event.Type == "tokens_revoked"):
 		e := s.event("integration.disconnect", "slack")
 		e.Detail.Error = "Slack says that the app was removed there"

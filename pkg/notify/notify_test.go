@@ -313,6 +313,7 @@ func TestAnOutageOfADayCatchesUpWithoutAStorm(t *testing.T) {
 		w.addUser(fmt.Sprintf("p%d@acme.com", i))
 	}
 	eventually(t, "all is followed", func() bool { return w.count(`select count(*) from rgw.notices`) == 601 })
+	eventually(t, "Postmark was tried again and again", func() bool { return len(w.postmark.Asked()) >= 12 })
 	asked := w.postmark.Asked()
 	// Never more than was under way when it began, and then one at a time, with pauses of 50 to 150 ms once there were a few.
 	if most := 8 + 4 + int(asked[len(asked)-1].Sub(asked[0])/(50*time.Millisecond)); len(asked) > most {

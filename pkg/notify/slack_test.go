@@ -311,6 +311,45 @@ func TestOnlyWhatSlackSignedIsRead(t *testing.T) {
 	}
 }
 
+// Removed at Slack, the connection is over, once, however often Slack says so; what it says late is not about a new one.
+func TestSlackSaysThatTheAppWasRemoved(t *testing.T) {
+	w := newWorld(t)
+	s := w.service()
+	w.connect(s)
+	hooks := s.Hooks(secret.Text{})
+	tell := func(team, what string, at time.Time) int {
+		body := fmt.Sprintf(`{"type":"event_callback","team_id":%q,"event_time":%d,"event":{"type":%q}}`, team, at.Unix(), what)
+		got := httptest.NewRecorder()
+		hooks.ServeHTTP(got, signed("/slack/events", body, notifytest.SlackSigningSecret, time.Now()))
+		return got.Code
+	}
+	connected := func() int { return w.count(`select count(*) from rgw.integrations`) }
+	for name, code := range map[string]int{
+		"of another workspace":       tell("T0ELSE", "app_uninstalled", time.Now().Add(time.Second)),
+		"something else":             tell("T0TEAM", "message", time.Now().Add(time.Second)),
+		"before it was connected":    tell("T0TEAM", "app_uninstalled", time.Now().Add(-time.Minute)),
+		"tokens before that revoked": tell("T0TEAM", "tokens_revoked", time.Now().Add(-time.Minute)),
+	} {
+		if code != 200 {
+			t.Errorf("%s: %d", name, code)
+		}
+	}
+	if connected() != 1 {
+		t.Fatal("it was disconnected by what is not about it")
+	}
+	for range 2 {
+		if code := tell("T0TEAM", "app_uninstalled", time.Now().Add(time.Second)); code != 200 {
+			t.Errorf("removed: %d", code)
+		}
+	}
+	if connected() != 0 {
+		t.Error("the token of an app that was removed is kept")
+	}
+	if n := w.count(`select count(*) from rgw.audit_events where action = 'integration.disconnect' and phase = 'finished'`); n != 1 {
+		t.Errorf("%d events tell of it", n)
+	}
+}
+
 func TestAButtonIsFollowedWhenTheGatewayMadeIt(t *testing.T) {
 	w := newWorld(t)
 	s := w.service()
