@@ -237,10 +237,12 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $10)`
 // and counts as given in the session.
 func (s *Service) FinishEnrolment(ctx context.Context, by directory.Actor, session, id uuid.UUID, proof Proof) (f Factor, codes []string, err error) {
 	otpOK, otpID := false, ""
+	var silent *directory.Error
 	if proof.Kind == YubiKeyOTP || proof.Code != "" && len(proof.Code) > 12 && s.Yubico != nil {
 		if otpID, err = s.Yubico.verify(ctx, proof.Code); err == nil {
 			otpOK = true
 		}
+		silent = yubicoSilent(err)
 	}
 	var wrong *directory.Error
 	err = s.Writer.Change(ctx, by, directory.Attempt{Action: "factor.add", Resource: by.Label}, func(tx *directory.Tx) error {
@@ -286,6 +288,9 @@ func (s *Service) FinishEnrolment(ctx context.Context, by directory.Actor, sessi
 			}
 			counter, sealed = step, s.totp.Seal([]byte(kept.TOTP), f.ID.String())
 		case YubiKeyOTP:
+			if silent != nil {
+				return silent
+			}
 			if !otpOK {
 				wrong = refused("wrong-code", "the validation server did not accept this one-time password: touch the key once more")
 				break

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -286,7 +287,7 @@ type pageData struct {
 	Expires  string // how long is left, in words
 	Callback string // as it was given
 	Passkeys bool   // the person has one
-	Codes    bool   // or something that is typed
+	Codes    string // what can be typed, for its label
 	Trust    bool   // the browser can be trusted
 	Verify   bool   // this sign-in has not been finished
 
@@ -404,16 +405,33 @@ func (v *visit) fill(step *StepUp, overview Overview, factor access.Factor, now 
 	if step.Operation.Action == "session.verify" {
 		v.data.Title = "Finish signing in"
 	}
-	left := step.ExpiresAt.Sub(now).Round(time.Second)
-	v.data.Expires = left.String()
+	v.data.Expires = inWords(step.ExpiresAt.Sub(now))
 	v.data.Details = step.Operation.Details
 	v.data.Trust = !factor.Verified
+	var app, yubikey bool
 	for _, f := range overview.Factors {
-		if f.Kind.WebAuthn() {
-			v.data.Passkeys = true
-		}
+		v.data.Passkeys = v.data.Passkeys || f.Kind.WebAuthn()
+		app = app || f.Kind == TOTP
+		yubikey = yubikey || f.Kind == YubiKeyOTP
 	}
-	v.data.Codes = true // a backup code at least
+	switch {
+	case app && yubikey:
+		v.data.Codes = "Code of your authenticator app or YubiKey, or a backup code"
+	case app:
+		v.data.Codes = "Code of your authenticator app, or a backup code"
+	case yubikey:
+		v.data.Codes = "Code of your YubiKey, or a backup code"
+	default:
+		v.data.Codes = "One of your backup codes"
+	}
+}
+
+// inWords says how long something lasts.
+func inWords(left time.Duration) string {
+	if left >= 90*time.Second {
+		return strconv.Itoa(int(left.Round(time.Minute)/time.Minute)) + " minutes"
+	}
+	return strconv.Itoa(max(1, int(left/time.Second))) + " seconds"
 }
 
 // open asks for a factor for this browser session.
@@ -544,7 +562,7 @@ func (p *Page) approve(v *visit) *trouble {
 // again shows the operation once more, with what went wrong.
 func (p *Page) again(v *visit, id uuid.UUID, bad *trouble) *trouble {
 	switch bad.code {
-	case "wrong-code", "wrong-words", "wrong-assertion", "factor-locked", "ceremony-over", "factor-cloned", "bad-kind", "new-address":
+	case "wrong-code", "wrong-words", "wrong-assertion", "factor-locked", "ceremony-over", "factor-cloned", "bad-kind", "new-address", "yubico-unavailable":
 	default:
 		return bad
 	}

@@ -6,9 +6,11 @@
   const text = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
   const trouble = document.getElementById("trouble");
   const fail = (error) => {
-    trouble.textContent = error && error.name === "NotAllowedError"
-      ? "The browser was not given what it asked for, or it took too long. Try again, or use another factor."
-      : (error && error.message) || "The browser could not do this. Try again, or use another factor.";
+    const name = error && error.name;
+    const said = (error && error.message) || "The browser could not do this. Try again, or use another factor.";
+    trouble.textContent = name !== "NotAllowedError" ? said
+      : /certificate/i.test(said) ? "The browser keeps passkeys away from this page, because it does not trust the gateway's certificate. Trust that, or use another factor."
+      : "The browser was not given what it asked for, or it took too long. Try again, or use another factor.";
     trouble.hidden = false;
   };
   const list = (credentials) => (credentials || []).map((c) => ({ ...c, id: bytes(c.id) }));

@@ -252,9 +252,11 @@ update rgw.sessions set verified_at = $2 where id = $1 and user_id = $3 and veri
 // counted, and five of them within five minutes lock the session's checks for a while.
 func (s *Service) Approve(ctx context.Context, by directory.Actor, session, id uuid.UUID, a Approval) (Approved, error) {
 	var yubikey string
+	var silent *directory.Error
 	if a.Kind == YubiKeyOTP { // outside the transaction: it asks somebody else
 		var err error
 		if yubikey, err = s.Yubico.verify(ctx, a.Code); err != nil {
+			silent = yubicoSilent(err)
 			s.Log.InfoContext(ctx, "a YubiKey's one-time password was not accepted", "user", by.Label, "cause", err)
 		}
 	}
@@ -282,6 +284,9 @@ func (s *Service) Approve(ctx context.Context, by directory.Actor, session, id u
 		if step.Words != "" && subtle.ConstantTimeCompare([]byte(plainWords(a.Words)), []byte(plainWords(step.Words))) != 1 {
 			wrong = refused("wrong-words", "those are not the two words that the terminal shows: look again; and if it was not you who ran this, refuse it")
 			return s.failed(ctx, tx, by, session, step.Request, "step-up.approve", wrong)
+		}
+		if silent != nil {
+			return silent
 		}
 		var with *given
 		if with, wrong, err = s.check(ctx, tx, user, session, &id, a.Proof, yubikey); err != nil {

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"rackgateway/pkg/directory"
 	"rackgateway/pkg/secret"
 )
 
@@ -31,7 +32,8 @@ type Yubico struct {
 	Client   *http.Client // nil for one with a limit of five seconds
 }
 
-// errNotValid says that the server, or the form of it, tells that a password is not good.
+// errNotValid says that the server, or the form of it, tells that a password is not good. Any other error is of the
+// server, or of the way to it, and no fault of whoever touched the key.
 var errNotValid = errors.New("the one-time password is not valid")
 
 // otpForm is the form of a one-time password: up to 16 letters that name the key, and 32 that are encrypted, in the
@@ -94,12 +96,23 @@ func (y *Yubico) verify(ctx context.Context, otp string) (identity string, err e
 	switch {
 	case !hmac.Equal([]byte(signature), []byte(y.sign(answer))):
 		return "", errors.New("the validation server's answer is not signed with our key")
-	case answer["status"] != "OK":
+	case answer["status"] == "BAD_OTP", answer["status"] == "REPLAYED_OTP":
 		return "", errNotValid
+	case answer["status"] != "OK":
+		return "", fmt.Errorf("the validation server says %.40q", answer["status"])
 	case answer["nonce"] != nonce || answer["otp"] != otp:
 		return "", errors.New("the validation server's answer is to another question")
 	}
 	return otp[:12], nil
+}
+
+// yubicoSilent is the answer when nobody can say whether a password is good; nil when that was said. It counts against
+// nobody.
+func yubicoSilent(err error) *directory.Error {
+	if err == nil || errors.Is(err, errNotValid) {
+		return nil
+	}
+	return refused("yubico-unavailable", "the validation server for YubiKeys cannot be asked at present: try again in a minute, or give another factor; and tell an administrator if it goes on")
 }
 
 // sign is the signature of parameters: HMAC-SHA1 over them in alphabetical order.

@@ -1,0 +1,4 @@
+package mfa
+
+// StepUpID is stepUpID, for tests.
+var StepUpID = stepUpID
