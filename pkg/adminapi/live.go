@@ -137,10 +137,12 @@ func (w *liveWatcher) take() string {
 
 // Each event is seen once: the horizon is the transaction below which all have ended, as the ledger's order has it.
 const recordSince = `
-select h.horizon::text as horizon, coalesce(e.action, '') as action, coalesce(e.write, false) as write
+select h.horizon::text as horizon, coalesce(e.action, '') as action, coalesce(e.write, false) as write,
+  coalesce(e.challenge, false) as challenge
 from (select pg_snapshot_xmin(pg_current_snapshot()) as horizon) h
 left join lateral (
-  select action, bool_or(phase <> 'started' and detail ->> 'method' in ('POST', 'PUT', 'DELETE') and detail ->> 'op' ~ '^[A-Z]') as write
+  select action, bool_or(phase <> 'started' and detail ->> 'method' in ('POST', 'PUT', 'DELETE') and detail ->> 'op' ~ '^[A-Z]') as write,
+    bool_or(decision = 'challenge') as challenge
   from rgw.audit_events
   where xid >= $1::text::xid8 and xid < h.horizon and kind <> 'system'
   group by action
@@ -190,6 +192,7 @@ func (a *API) lookAtRecord(ctx context.Context, horizon string) (string, error) 
 		Horizon string `db:"horizon"`
 		Action  string `db:"action"`
 		Write   bool   `db:"write"`
+		Asked   bool   `db:"challenge"`
 	}
 	if err := a.DB.SelectContext(ctx, &rows, recordSince, horizon); err != nil {
 		return horizon, err
@@ -204,6 +207,9 @@ func (a *API) lookAtRecord(ctx context.Context, horizon string) (string, error) 
 			}
 			if row.Write {
 				topics["rack"] = true
+			}
+			if row.Asked {
+				topics["challenges"] = true
 			}
 		}
 	}
@@ -230,6 +236,8 @@ func topicOf(action string) string {
 		return "roles"
 	case "setting":
 		return "settings"
+	case "step-up":
+		return "challenges"
 	}
 	return ""
 }

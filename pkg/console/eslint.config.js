@@ -22,7 +22,7 @@ export default tseslint.config(
   },
   {
     files: ["build/**/*.mjs", "e2e/**/*.mjs", "*.js"],
-    languageOptions: { globals: { console: "readonly", process: "readonly", URL: "readonly", Buffer: "readonly", setTimeout: "readonly", clearTimeout: "readonly", performance: "readonly", window: "readonly", document: "readonly", navigator: "readonly", location: "readonly", getComputedStyle: "readonly", PerformanceObserver: "readonly", requestAnimationFrame: "readonly", fetch: "readonly", localStorage: "readonly", innerHeight: "readonly", innerWidth: "readonly", scrollTo: "readonly" } },
+    languageOptions: { globals: { console: "readonly", process: "readonly", URL: "readonly", URLSearchParams: "readonly", Buffer: "readonly", setTimeout: "readonly", clearTimeout: "readonly", performance: "readonly", window: "readonly", document: "readonly", navigator: "readonly", location: "readonly", getComputedStyle: "readonly", PerformanceObserver: "readonly", requestAnimationFrame: "readonly", fetch: "readonly", localStorage: "readonly", innerHeight: "readonly", innerWidth: "readonly", scrollTo: "readonly" } },
   },
   { files: ["src/first.js"], languageOptions: { globals: { localStorage: "readonly", matchMedia: "readonly", document: "readonly" } }, rules: { "no-unused-vars": "off" } },
 );

@@ -1,8 +1,11 @@
 // What scenarios and photographs share: a browser, people who sign in with it, and what no page may ever do.
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 export const plan = JSON.parse(process.env.PLAN ?? "{}");
 
@@ -98,4 +101,28 @@ export async function settle(page) {
 /** tell prints the outcome of a scenario, for the test that started this. */
 export function tell(name, seconds, error, note) {
   process.stdout.write(JSON.stringify({ name, seconds, ...(error ? { error } : {}), ...(note ? { note } : {}) }) + "\n");
+}
+
+/** must ends a scenario that is not as it should be. */
+export function must(ok, what) {
+  if (!ok) throw new Error(what);
+}
+
+/** accessible holds the page that is shown to WCAG 2.2 AA, as far as a machine can tell. */
+export async function accessible(page, where) {
+  // Run by the debugger, which no page's policy binds.
+  await page.evaluate(axe);
+  // Colours are judged once they are what they will be.
+  await page.evaluate(() => Promise.all(document.getAnimations().filter((a) => a.effect?.getComputedTiming().iterations !== Infinity).map((a) => a.finished.catch(() => undefined))));
+  const result = await page.evaluate(() => window.axe.run({ exclude: [["[role=tooltip]"]] }, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
+  must(
+    result.violations.length === 0,
+    result.violations.map((v) => `${where}: ${v.id}: ${v.help}: ${v.nodes.slice(0, 3).map((n) => n.target.join(" ") + " " + (n.any[0]?.message ?? n.all[0]?.message ?? "")).join("; ")}`).join("\n"),
+  );
+}
+
+/** within holds a page to the window's width. */
+export async function within(page, where) {
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  must(over <= 0, `${where} is ${over} px wider than the window`);
 }

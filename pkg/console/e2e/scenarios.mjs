@@ -1,44 +1,18 @@
 // What people do in the console, done in a real browser over the real processes. Each scenario is told to the test that
 // started this; whatever a page complains of on the way is one more failure.
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { launch, newContext, plan, settle, signIn, tell, watch, wire } from "./browser.mjs";
+import { accessible, launch, must, newContext, plan, settle, signIn, tell, watch, wire, within } from "./browser.mjs";
 
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const browser = await launch();
 const scenarios = [];
 const scenario = (name, run, quick = false) => scenarios.push({ name, run, quick });
 
 const people = ["ana", "dan", "olga", "vic", "sue"];
 
-function must(ok, what) {
-  if (!ok) throw new Error(what);
-}
-
 async function api(page, path, options) {
   return page.evaluate(async ([p, o]) => {
     const r = await fetch("/api/v1" + p, o);
     return { status: r.status, body: await r.json().catch(() => undefined) };
   }, [path, options]);
-}
-
-/** audit holds the page that is shown to WCAG 2.2 AA, as far as a machine can tell. */
-async function accessible(page, where) {
-  // Run by the debugger, which no page's policy binds.
-  await page.evaluate(axe);
-  // Colours are judged once they are what they will be.
-  await page.evaluate(() => Promise.all(document.getAnimations().filter((a) => a.effect?.getComputedTiming().iterations !== Infinity).map((a) => a.finished.catch(() => undefined))));
-  const result = await page.evaluate(() => window.axe.run({ exclude: [["[role=tooltip]"]] }, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
-  must(
-    result.violations.length === 0,
-    result.violations.map((v) => `${where}: ${v.id}: ${v.help}: ${v.nodes.slice(0, 3).map((n) => n.target.join(" ") + " " + (n.any[0]?.message ?? n.all[0]?.message ?? "")).join("; ")}`).join("\n"),
-  );
-}
-
-/** within holds a page to the window's width. */
-async function within(page, where) {
-  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  must(over <= 0, `${where} is ${over} px wider than the window`);
 }
 
 const staticPages = ["/", "/welcome", "/apps", "/apps/web", "/apps/web/processes", "/apps/web/builds", "/apps/web/releases", "/apps/web/environment", "/apps/web/resources", "/apps/web/settings", "/logs", "/logs?app=web", "/instances", "/audit?span=all", "/users", "/users?add=true", "/roles", "/roles/deployer", "/roles/release-manager", "/roles/new", "/tokens", "/tokens/new", "/connect", "/account", "/settings", "/settings?history=session_idle_minutes", "/background", "/nowhere"];

@@ -17,6 +17,7 @@ export const topics: Record<string, readonly string[][]> = {
   roles: [["roles"], ["me"]],
   settings: [["settings"], ["overview"]],
   record: [["overview"], ["audit", "live"]],
+  challenges: [["step-ups"]],
   rack: [["rack"]],
 };
 

@@ -184,8 +184,8 @@ export const factorsOf = (user: string) => queryOptions({ queryKey: ["factors", 
 
 export const trustedDevices = queryOptions({ queryKey: ["factors", "trusted"], queryFn: ({ signal }) => call("get", "/me/trusted-devices", { signal }) });
 
-/** What waits for the person's factor elsewhere: commands on devices without a browser, and sockets. */
-export const stepUps = queryOptions({ queryKey: ["step-ups"], queryFn: ({ signal }) => call("get", "/me/step-ups", { signal }), refetchInterval: 5000 });
+/** What waits for the person's factor elsewhere: commands on devices without a browser, and sockets. The stream of changes tells of it. */
+export const stepUps = queryOptions({ queryKey: ["step-ups"], queryFn: ({ signal }) => call("get", "/me/step-ups", { signal }) });
 
 // The ledger, and the production checklist.
 

@@ -54,6 +54,7 @@ export function answer(credential: PublicKeyCredential): Json {
 /** trouble says why a browser did not do it, in a sentence. */
 export function trouble(error: unknown): string {
   if (error instanceof DOMException) {
+    if (error.name === "NotAllowedError" && /certificate/i.test(error.message)) return "The browser keeps passkeys away from this page, because it does not trust the gateway's certificate. Trust that, or use another factor.";
     if (error.name === "NotAllowedError") return "The browser was not given what it asked for, or it took too long. Try again, or use another factor.";
     if (error.name === "InvalidStateError") return "This device is one of your factors already.";
     return `The browser could not do this: ${error.message}`;

@@ -6,6 +6,7 @@ import type { ReactNode } from "react";
 import { apps, doctor, health, overview, settings, stepUps, system, type Overview as Answer } from "@/api/queries";
 import { detailOf, outcome } from "@/lib/events";
 import { Page } from "@/shell/page";
+import { AnswerCommand, waitingCommands } from "@/shell/waiting";
 import { useWho } from "@/shell/who";
 import { ButtonLink } from "@/ui/controls";
 import { Async, Badge, Empty, Failure, Name, Section, Skeleton, SkeletonRows, State, Time, type Meaning } from "@/ui/display";
@@ -185,17 +186,8 @@ function Attention({ data }: { data: Answer | undefined }) {
   for (const [name, check] of Object.entries(checks.data?.checks ?? {})) {
     if (!check.ok) items.push({ meaning: name === "sign-in" ? "warn" : "bad", title: `${name} has trouble`, text: check.detail ?? "", to: open("/background", `Look at ${name}`) });
   }
-  for (const s of waiting.data?.items ?? []) {
-    items.push({
-      meaning: "bad",
-      title: `A command waits for you: ${s.operation}`,
-      text: `On ${s.device}, from ${s.address}.`,
-      to: (
-        <a href={`/login/u2f?token=${encodeURIComponent(s.id)}`} className="row-link inline-flex items-center text-accent" aria-label={`Answer ${s.operation}`}>
-          <ArrowRight className="size-4" aria-hidden />
-        </a>
-      ),
-    });
+  for (const s of waitingCommands(waiting.data?.items)) {
+    items.push({ meaning: "bad", title: `A command waits for you: ${s.operation}`, text: `On ${s.device}, from ${s.address}.`, to: <AnswerCommand step={s} /> });
   }
   if ((checklist.data?.failed ?? 0) > 0) {
     items.push({ meaning: "warn", title: `${checklist.data?.failed} of the production checklist ${checklist.data?.failed === 1 ? "is" : "are"} left to do`, text: checklist.data?.lines.filter((l) => l.status === "fail").slice(0, 3).map((l) => l.title).join("; ") ?? "", to: open("/background", "See the checklist") });

@@ -14,6 +14,7 @@ import { Menu } from "@/ui/overlay";
 import { useShortcuts } from "./keys";
 import { Mark } from "./mark";
 import { places, type Place } from "./nav";
+import { Waiting } from "./waiting";
 import { useWho } from "./who";
 
 const Palette = lazy(() => import("./palette").then((m) => ({ default: m.Palette })));
@@ -47,6 +48,7 @@ export function Shell() {
       </header>
       <Rail open={open} live={live} onSearch={() => setPalette(true)} onHelp={() => setHelp(true)} />
       <main id="main" tabIndex={-1} className="min-w-0">
+        <Waiting path={path} />
         <Suspense fallback={<PageSkeleton />}>
           <Outlet />
         </Suspense>
