@@ -98,7 +98,7 @@ e2e: console ## the scenarios of the CLI and of the console end to end; with the
 screenshots: console ## photograph every page of the console, light and dark, desktop and phone, into .screenshots
 	@deploy/setup.sh go postgres chromium
 	@mkdir -p .screenshots
-	SCREENSHOTS=$(CURDIR)/.screenshots go test -tags browser -count=1 -timeout 30m -run TestScreenshots ./deploy/e2e/console
+	SCREENSHOTS=$(CURDIR)/.screenshots go test -tags browser -count=1 -timeout 30m -run 'TestScreenshots|TestTheStepUpPage' ./deploy/e2e/console
 
 .PHONY: lint
 lint: pkg/console/node_modules/.package-lock.json ## formatting, vet, golangci-lint, the console's types, scripts, and known vulnerabilities where the list can be had

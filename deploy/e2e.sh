@@ -23,4 +23,9 @@ fi
 export E2E=full
 # The ledger's bucket is verified by a program of somebody else's, built from its source.
 go test -count=1 -timeout 20m -run IndependentProgram ./pkg/ledger
+# The scenarios of the CLI once more, with everybody asked for second factors that they gave just now.
+case " $* " in
+  *" -short "*) ;;
+  *) E2E_FACTORS=fresh go test -count=1 -timeout 45m "$@" ./deploy/e2e ;;
+esac
 exec go test -tags browser -count=1 -timeout 45m "$@" ./deploy/e2e/...

@@ -260,6 +260,8 @@ type plan struct {
 	Only     string            `json:"only,omitempty"`
 	Quick    bool              `json:"quick"`
 	Bulk     int               `json:"bulk,omitempty"`
+	Control  string            `json:"control,omitempty"`
+	Convox   string            `json:"convox,omitempty"`
 }
 
 func (w *world) plan() plan {
