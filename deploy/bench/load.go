@@ -34,6 +34,8 @@ type Job struct {
 	Type   string   // Content-Type
 	Body   string   // of each request
 	Tokens []string // request n carries token n modulo their number; none means no Authorization
+	// Session is the step-up session that each request carries, as the CLI's do in console mode; "" for none.
+	Session string
 
 	Connections int
 	// Rate is requests a second on a schedule that does not wait for answers: what comes late waits in a queue, and
@@ -97,6 +99,9 @@ func (j *Job) head(token string, length int64) []byte {
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: convox.go/dev\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n", j.Method, j.Path)
 	if token != "" {
 		fmt.Fprintf(&b, "Authorization: Basic %s\r\n", base64.StdEncoding.EncodeToString([]byte("convox:"+token)))
+	}
+	if j.Session != "" {
+		fmt.Fprintf(&b, "Session: %s\r\n", j.Session)
 	}
 	fmt.Fprintf(&b, "Content-Type: %s\r\nVersion: dev\r\n", cmp.Or(j.Type, "application/octet-stream"))
 	if j.Method != "GET" {

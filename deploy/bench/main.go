@@ -264,6 +264,7 @@ type measurement struct {
 func measurements() []measurement {
 	return []measurement{
 		{"throughput", "reads and writes against the yardstick, at 32 and 256 connections", (*bench).throughput},
+		{"factors", "reads and writes with a fresh second factor, and with none asked for", (*bench).factors},
 		{"latency", "latency added at 1,000 requests/s", (*bench).latency},
 		{"statements", "SQL statements on the path of a cached request", (*bench).statements},
 		{"storage", "bytes per event", (*bench).storage},

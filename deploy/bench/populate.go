@@ -35,6 +35,19 @@ select gen_random_uuid(), id, owner, gen_random_uuid(), 'page', 'step-up', sha25
 from unnest($1::uuid[], $2::uuid[]) as t (id, owner)`
 )
 
+// stepSession is the step-up session of everybody whom inSessions moved into one.
+const stepSession = "session-of-the-bench"
+
+const moveIntoSessions = `
+update rgw.step_ups set session_hash = sha256(convert_to($1, 'UTF8')) where mode = 'page'`
+
+// inSessions has the factors that everybody gave count for requests alone that carry stepSession, as they do in
+// console mode. No proxy may have met these people before.
+func (b *bench) inSessions(env *testenv.Env) {
+	_, err := b.superuser(env).ExecContext(b.Context(), moveIntoSessions, stepSession)
+	b.must(err)
+}
+
 // superuser opens an environment's database as somebody who may do everything.
 func (b *bench) superuser(env *testenv.Env) *sqlx.DB {
 	db, err := postgres.Open(postgres.Config{URL: postgres.URL(env.Postgres.URL(cluster.Superuser, env.Database)), Name: "bench"})

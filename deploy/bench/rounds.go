@@ -157,3 +157,41 @@ func (b *bench) latency() {
 	b.report.add("latency added at 1,000/s, p50", p50.median(), "ms", atMost(0.5), atMost(0.3), fmt.Sprintf("%s; bare %v", p50.spread(), round(f["bare"].p50.median())))
 	b.report.add("latency added at 1,000/s, p99", p99.median(), "ms", atMost(2), atMost(1), fmt.Sprintf("%s; bare %v", p99.spread(), round(f["bare"].p99.median())))
 }
+
+// factors measures reads and writes whose callers carry the session of a fresh second factor, and the same with nobody
+// asked for any, side by side: both against bare, by the bars of throughput, and the one against the other.
+func (b *bench) factors() {
+	const fresh, off = "with a fresh step-up", "with mfa_required=off"
+	environment := func(name string, asked bool) (s subject, writers []string) {
+		inner := *b
+		inner.mfaOff = !asked
+		env := inner.environment(1)
+		s = gatewaySubject(env, b.populate(env, "reader", "viewer", principals, 1))
+		s.name = name
+		writers = b.populate(env, "writer", "deployer", principals, 1)
+		b.inSessions(env)
+		return s, writers
+	}
+	asked, askedWriters := environment(fresh, true)
+	free, freeWriters := environment(off, false)
+	for _, of := range []struct {
+		name string
+		job  Job
+		must bar
+	}{
+		{"reads at 32", b.reading(nil, 32), atLeast(0.60)},
+		{"writes at 32", b.writing(nil, 32), atLeast(0.35)},
+	} {
+		if of.job.Method != "GET" {
+			asked.tokens, free.tokens = askedWriters, freeWriters
+		}
+		of.job.Session = stepSession
+		f := b.rounds(pick(b, 5, 3), of.job, b.bareSubject(), asked, free)
+		for _, name := range []string{fresh, off} {
+			r := ratios(f[name].rate, f["bare"].rate)
+			b.report.add(of.name+" "+name+", against bare", r.median(), "×", of.must, bar{}, r.spread())
+		}
+		r := ratios(f[fresh].rate, f[off].rate)
+		b.report.add(of.name+" "+fresh+", against "+off, r.median(), "×", atLeast(0.95), atLeast(1), r.spread())
+	}
+}

@@ -88,7 +88,11 @@ func (b *bench) statements() {
 		fmt.Sprintf("%d requests: %d inserts of events, %d announcements, proofs of life and notes of last use, which no request waits for; others: %s", countedRequests, counted.inserts, counted.beside, orNone(counted.examples)))
 	b.report.tell("events in one group commit at 32 connections", countedRequests/float64(max(counted.inserts, 1)), "", "")
 
-	counted = b.countRequests(env, b.populate(env, "writer", "deployer", principals, 1), b.writing(nil, 32))
+	writers := b.populate(env, "writer", "deployer", principals, 1)
+	b.inSessions(env)
+	job := b.writing(nil, 32)
+	job.Session = stepSession
+	counted = b.countRequests(env, writers, job)
 	b.report.add("SQL statements that a write with a fresh second factor adds, group commit apart", float64(counted.other)/countedRequests, "", atMost(0), atMost(0),
 		fmt.Sprintf("%d promotions, each of which takes a factor: %d inserts of events; others: %s", countedRequests, counted.inserts, orNone(counted.examples)))
 }
