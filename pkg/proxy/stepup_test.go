@@ -290,6 +290,55 @@ func TestAnExpiredTokenIsToldSoAndNotChallenged(t *testing.T) {
 	}
 }
 
+// challenged is the path at which a challenge is answered.
+func challenged(t *testing.T, a answer) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(a.Header.Get("Www-Authenticate"), `path="`)
+	path, _, ok := strings.Cut(rest, `"`)
+	if a.Status != http.StatusUnauthorized || !ok {
+		t.Fatalf("no challenge: %d %s %v", a.Status, a.Body, a.Header)
+	}
+	return path
+}
+
+func TestWhatCarriesTheSessionThatWasMadeForItIsNotChallengedAgain(t *testing.T) {
+	g := newGateway(t, newRack(t))
+	ana := g.person("admin")
+	g.asksForFactors(ana)
+	keyroll := func(session string) answer {
+		return g.do(ana, "POST", "/instances/keyroll", withHeader("Session", session))
+	}
+	path := challenged(t, keyroll(""))
+	g.change(`update rgw.step_ups set outcome = 'approved', decided_at = now(), factor = 'yubikey-otp', code_hash = sha256('code') where mode = 'callback'`)
+	if got := g.do(ana, "POST", path, withHeader("Session", ""), withBody("application/octet-stream", "another")); got.Status != http.StatusForbidden {
+		t.Errorf("another code: %d %s", got.Status, got.Body)
+	}
+	given := g.do(ana, "POST", path, withHeader("Session", ""), withBody("application/octet-stream", "code"))
+	var session struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal([]byte(given.Body), &session); err != nil || given.Status != http.StatusOK || session.ID == "" {
+		t.Fatalf("%d %s", given.Status, given.Body)
+	}
+	if got := keyroll(session.ID); got.Status != http.StatusOK {
+		t.Fatalf("with the session: %d %s", got.Status, got.Body)
+	}
+	for range 3 { // the grant was spent
+		got := keyroll(session.ID)
+		if got.Status != http.StatusForbidden || got.Header.Get("Www-Authenticate") != "" || !strings.Contains(got.Body, "factor-spent") {
+			t.Errorf("once more: %d %s %v", got.Status, got.Body, got.Header)
+		}
+	}
+	// It counts as a step-up on, and is challenged for what asks each time and is something else.
+	if got := g.do(ana, "DELETE", "/registries/registry.example.com", withHeader("Session", session.ID)); got.Status == http.StatusUnauthorized || got.Status == http.StatusForbidden && strings.Contains(got.Body, "factor") {
+		t.Errorf("what takes a fresh one: %d %s", got.Status, got.Body)
+	}
+	challenged(t, g.do(ana, "PUT", "/system", withHeader("Session", session.ID), withForm("count", "3")))
+	// The same command run again later is asked anew.
+	g.change(`update rgw.step_ups set exchanged_at = now() - interval '2 minutes' where exchanged_at is not null`)
+	challenged(t, keyroll(session.ID))
+}
+
 // Whatever is sent to /session, nobody is given a session for it who was not approved, and the answer is a sentence.
 func FuzzSession(f *testing.F) {
 	rack := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
