@@ -3,15 +3,18 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"rackgateway/pkg/audit"
+	"rackgateway/pkg/proxy"
 )
 
 func TestADownloadIsRecordedWithTheStatusThatWasGiven(t *testing.T) {
@@ -46,17 +49,125 @@ func TestFormsThatNeverComeDoNotHoldUpOthers(t *testing.T) {
 	}
 }
 
-// TestABodyThatNeverComesEndsTheConnection is about who has not said who they are: they must not be able to hold
+// TestOnePersonsFormsLeaveRoomForOthers has somebody who may send forms begin with more of them than there is room for,
+// and end none.
+func TestOnePersonsFormsLeaveRoomForOthers(t *testing.T) {
+	g := newGateway(t, newRack(t))
+	viewer, admin := g.person("viewer"), g.person("admin")
+	head := "GET /certificates HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + viewer.Token +
+		"\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n\r\n"
+	refused := make(chan string, 4)
+	for range cap(refused) {
+		conn := g.send(head)
+		defer func() { _ = conn.Close() }()
+		go func() {
+			var text strings.Builder
+			_, _ = io.Copy(&text, conn) // until the connection is closed, by either side
+			refused <- text.String()
+		}()
+	}
+	for range cap(refused) - 1 { // one of them may go on
+		if got := <-refused; !strings.HasPrefix(got, "HTTP/1.1 429 ") || !strings.Contains(got, "too-many-forms") {
+			t.Fatalf("the viewer may hold more than their share: answered %q", got)
+		}
+	}
+	if got := g.do(admin, "PUT", "/apps/web/configs/big", withForm("value", strings.Repeat("eHh4", 250_000))); got.Status != http.StatusOK {
+		t.Errorf("status %d: %s", got.Status, got.Body)
+	}
+}
+
+// TestABodyThatNeverComesEndsTheConnection is mostly about who has not said who they are: they must not be able to hold
 // connections for as long as they like.
 func TestABodyThatNeverComesEndsTheConnection(t *testing.T) {
-	g := newGateway(t, newRack(t))
-	conn := g.send("POST /apps HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
-	got, err := io.ReadAll(conn)
-	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 401 ") {
-		t.Errorf("answered %.80q, and then: %v", got, err)
+	g := newGateway(t, newRack(t), func(c *proxy.Config) { c.AdminURL = &url.URL{Scheme: "https", Host: "console.example.com"} })
+	token := "Authorization: Bearer " + g.person("viewer").Token + "\r\n"
+	for name, c := range map[string]struct{ line, headers, status string }{
+		"without a credential": {"POST /apps", "", "401"},
+		"health":               {"GET /api/v1/health", "", "200"},
+		"a lost browser":       {"GET /console/", "", "302"},
+		"a reason":             {"POST /session/why/other-rack", "", "403"},
+		"the gateway's own":    {"GET /auth", token, "200"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := g.send(c.line + " HTTP/1.1\r\nHost: x\r\n" + c.headers + "Content-Length: 100\r\n\r\n")
+			defer func() { _ = conn.Close() }()
+			_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+			got, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 "+c.status+" ") {
+				t.Errorf("answered %.80q, and then: %v", got, err)
+			}
+		})
 	}
+}
+
+// TestADownloadEndsWithTheAccessThatAllowedIt has the rack send without end.
+func TestADownloadEndsWithTheAccessThatAllowedIt(t *testing.T) {
+	g := newGateway(t, endless(nil))
+	deployer := g.person("deployer")
+	resp := g.openDownload(deployer)
+	defer func() { _ = resp.Body.Close() }()
+	if _, err := io.CopyN(io.Discard, resp.Body, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	g.change(`update rgw.users set locked_at = now() where id = $1`, deployer.UserID)
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the download went on for %d bytes after the lock, and ended with %v", n, err)
+	}
+	await(t, func() bool { return strings.HasSuffix(g.story(), "allow cut build.export 200\n") }, g.story)
+	if e := g.last(); !strings.HasPrefix(e.Detail.Error, "your access was changed") {
+		t.Errorf("the log says %q", e.Detail.Error)
+	}
+}
+
+// TestADownloadThatNobodyReadsEndsWithItsAccess is the same for a client that takes nothing.
+func TestADownloadThatNobodyReadsEndsWithItsAccess(t *testing.T) {
+	left := make(chan struct{})
+	g := newGateway(t, endless(func() { close(left) }))
+	deployer := g.person("deployer")
+	resp := g.openDownload(deployer)
+	defer func() { _ = resp.Body.Close() }()
+	g.change(`update rgw.users set locked_at = now() where id = $1`, deployer.UserID)
+	select {
+	case <-left:
+	case <-time.After(10 * time.Second):
+		t.Error("the rack still sends")
+	}
+	await(t, func() bool { return strings.HasSuffix(g.story(), "allow cut build.export 200\n") }, g.story)
+}
+
+// endless is a rack with a build that has no end; left, if there is one, is called when nobody takes it any more.
+func endless(left func()) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/apps/web/builds/B1.tgz" {
+			return // the gateway's own questions
+		}
+		if left != nil {
+			defer left()
+		}
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// openDownload begins a download.
+func (g *gateway) openDownload(c caller) *http.Response {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	g.t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, "GET", g.URL.String()+"/apps/web/builds/B1.tgz", nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.Token)
+	resp, err := directClient.Do(req)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return resp
 }
 
 // TestWhatIsLeftOfAnUploadIsNoRequest sends the rest of an upload long after it was answered.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -151,7 +152,10 @@ func (x *exchange) leave() {
 			x.here.requests.Add(-1)
 		}
 	}
-	x.p.forms.Release(x.formed)
+	if x.formed > 0 {
+		x.p.forms.Release(x.formed)
+		x.here.forms.Add(-x.formed)
+	}
 	x.p.Metrics.InFlight.Dec()
 	if trouble != nil {
 		panic(trouble) // net/http cuts the connection, which is how a client learns that an answer broke off
@@ -164,7 +168,7 @@ func (x *exchange) identify() *refusal {
 	if refused := x.lookBehindAdmin(); refused != nil {
 		return refused
 	}
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
+	if !x.p.sameSite(r) {
 		return refuse(http.StatusForbidden, "cross-site", "the gateway does not serve requests that another web site made a browser send")
 	}
 	token, how, refused := presented(r, x.p.Alias)
@@ -202,6 +206,30 @@ func (x *exchange) identify() *refusal {
 	x.p.Credentials.Used(x.principal.TokenID, x.address)
 	x.event.Action = "request.unknown" // until its route is known
 	return nil
+}
+
+// sameSite reports whether a request is anything but what another web site made a browser send: by what the browser says
+// of it and, since not every browser says it of sockets, by its origin. That of the stock CLI's sockets is the host that
+// it was given.
+func (p *Proxy) sameSite(r *http.Request) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
+		return false
+	}
+	lines, told := r.Header["Origin"]
+	if !told {
+		return true
+	}
+	origin, err := url.Parse(lines[0])
+	if err != nil || len(lines) > 1 || origin.Hostname() == "" {
+		return false
+	}
+	// Names without ports: what stands in front of the proxy may take another one.
+	for _, host := range []string{r.Host, p.Domain} {
+		if strings.EqualFold(origin.Hostname(), (&url.URL{Host: host}).Hostname()) {
+			return true
+		}
+	}
+	return false
 }
 
 // know notes who is asking in what will be recorded.

@@ -17,8 +17,12 @@ import (
 	"rackgateway/pkg/rack"
 )
 
-// formBudget is how many bytes of forms may be in memory at once, over all requests.
-const formBudget = 32 << 20
+// formBudget is how many bytes of forms may be in memory at once, over all requests, and formShare how many of them of
+// one principal: whoever sends forms that never come leaves the rest to others.
+const (
+	formBudget = 32 << 20
+	formShare  = formBudget / 2
+)
 
 // readFields reads what exactly is being asked: the options in query, headers and form, as the rack will
 // read them. A form is read once and forwarded byte for byte; every other body is streamed untouched.
@@ -102,7 +106,14 @@ func (x *exchange) readForm() *refusal {
 	case size < 0:
 		size = rack.MaxForm // chunked: it may be as large as it likes, up to the limit
 	}
+	if x.here.forms.Add(size) > formShare {
+		x.here.forms.Add(-size)
+		refused := refuse(http.StatusTooManyRequests, "too-many-forms", "you are sending too many large forms at once: wait for some to end")
+		refused.retryAfter = 2
+		return refused
+	}
 	if err := x.p.forms.Acquire(x.patience, size); err != nil {
+		x.here.forms.Add(-size)
 		busy := refuse(http.StatusServiceUnavailable, "forms-busy", "too many large forms are under way: try again in a few seconds")
 		busy.retryAfter = 2
 		return busy.because(err)
@@ -124,6 +135,7 @@ func (x *exchange) readForm() *refusal {
 	x.form = body
 	n := int64(len(body))
 	x.p.forms.Release(size - n) // of a form that did not say how long it is, the most was held
+	x.here.forms.Add(n - size)
 	x.formed = n
 	x.event.Detail.BytesIn = &n
 	return nil

@@ -89,6 +89,16 @@ func (x *exchange) forward() *refusal {
 	if x.match.Route.Body == rack.FormBody && !x.hasForm {
 		return refuse(http.StatusInternalServerError, "internal", "the gateway did not read the options of this request, and so did not pass it on: tell an administrator")
 	}
+	if refused := x.p.password.ready(x); refused != nil {
+		return refused
+	}
+	if x.match.Route.LongRead {
+		stop, refused := x.endWithAccess()
+		if refused != nil {
+			return refused
+		}
+		defer stop()
+	}
 	var body *watchedBody
 	told := false // the refusal was sent, and what the client still sends was taken
 	reverse := httputil.ReverseProxy{
@@ -118,9 +128,6 @@ func (x *exchange) forward() *refusal {
 			x.refuse(x.notAnswered(err))
 		},
 	}
-	if refused := x.p.password.ready(x); refused != nil {
-		return refused
-	}
 	if x.match.Route.Body == rack.StreamBody {
 		x.upload = &countedBody{}
 		x.fullDuplex()
@@ -137,6 +144,36 @@ func (x *exchange) forward() *refusal {
 	}()
 	reverse.ServeHTTP(x.w, x.r)
 	return nil
+}
+
+// endWithAccess has a download end when the access that allowed it does: it may go on for as long as a session.
+func (x *exchange) endWithAccess() (stop func(), refused *refusal) {
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	control := http.NewResponseController(x.w)
+	detach, current := x.entry.Attach(func(reason string) {
+		cancel(&accessEndedError{reason})
+		_ = control.SetWriteDeadline(time.Now().Add(lingerGrace)) // a client that does not read is not waited for
+	})
+	if !current {
+		cancel(nil)
+		return nil, refuse(http.StatusUnauthorized, "access-changed", "your access was changed while this request waited: run the command again")
+	}
+	x.r = x.r.WithContext(ctx)
+	return func() { detach(); cancel(nil) }, nil
+}
+
+// An accessEndedError is why a download was ended before its time.
+type accessEndedError struct{ reason string } // a sentence for the person
+
+func (e *accessEndedError) Error() string { return e.reason }
+
+// accessEnded returns why the request was ended before its time, "" when it was not.
+func (x *exchange) accessEnded() string {
+	var ended *accessEndedError
+	if errors.As(context.Cause(x.r.Context()), &ended) {
+		return ended.reason
+	}
+	return ""
 }
 
 // withoutHints asks the rack without passing on its early hints (1xx): they would leave before the record.
@@ -219,6 +256,8 @@ func (x *exchange) notAnswered(err error) *refusal {
 		next = "it may have been done: check before you repeat it"
 	}
 	switch {
+	case x.accessEnded() != "":
+		return refuse(http.StatusUnauthorized, "access-changed", "%s", x.accessEnded())
 	case x.r.Context().Err() != nil && x.upload != nil && x.upload.failed.Load():
 		return refuse(statusHungUp, "body-cut", "the client hung up before it had sent all, so that the body of this request broke off: %s", next).because(err)
 	case x.r.Context().Err() != nil:
@@ -242,7 +281,7 @@ func (x *exchange) afterBody(b *watchedBody) {
 		x.renewPatience()
 		phase, trouble := audit.PhaseFinished, ""
 		if !b.ended {
-			phase, trouble = audit.PhaseCut, b.why()
+			phase, trouble = audit.PhaseCut, orElse(x.accessEnded(), b.why())
 		}
 		if err := x.record(x.outcome(phase, b.status, trouble, &n)); err != nil {
 			x.p.Log.Warn("the end of a download could not be recorded in time", "request", x.id, "error", err)

@@ -17,6 +17,7 @@ import (
 type presence struct {
 	requests atomic.Int64
 	sockets  atomic.Int64
+	forms    atomic.Int64 // bytes of the form budget
 	seen     atomic.Int64 // unix nanoseconds of the last request
 
 	mu       sync.Mutex // guards what follows; never held across I/O

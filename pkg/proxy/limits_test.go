@@ -71,3 +71,15 @@ func TestARepeatedReadIsAPollForAWhile(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatSomebodyApprovesReadsAsItIs(t *testing.T) {
+	for given, shown := range map[string]string{
+		"echo \u202egnihton\u202c ; rm -rf /data": "echo  gnihton  ; rm -rf /data", // would read from right to left
+		"ls\u200b\u2066 -l\x1b[8m\r\nrm x":        "ls   -l [8m  rm x",
+		"grüße 100% 東京":                           "grüße 100% 東京",
+	} {
+		if got := printableText(given); got != shown {
+			t.Errorf("%q is shown as %q, want %q", given, got, shown)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // An answerer is a request that the gateway answers by itself, as the console that the stock CLI takes it
@@ -129,6 +130,9 @@ func (x *exchange) answerItself() *refusal {
 	n := int64(len(body))
 	if err := x.finish(status, "", &n); err != nil {
 		return unavailable("could not record this request in time", err)
+	}
+	if x.r.ContentLength != 0 { // what is left of a body that nobody wants is read before the answer goes out, and not for ever
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(lingerTime))
 	}
 	h := x.w.Header()
 	h.Set("Content-Type", kind)

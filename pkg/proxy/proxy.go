@@ -149,7 +149,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.draining.Load() {
 		w.Header()["Connection"] = closing // the next request goes elsewhere
 	}
-	if p.isHealth(w, r) || p.isBrowser(w, r) {
+	if p.answersAnybody(w, r) {
 		return
 	}
 	p.census.enter()
@@ -159,6 +159,21 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refused := p.serve(x); refused != nil {
 		x.refuse(refused)
 	}
+}
+
+// answersAnybody answers what needs no credential. A body is not waited for then: net/http reads one before it answers,
+// for as long as the client likes.
+func (p *Proxy) answersAnybody(w http.ResponseWriter, r *http.Request) bool {
+	if r.ContentLength == 0 {
+		return p.isHealth(w, r) || p.isBrowser(w, r)
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(lingerTime)) // HTTP/1 always can
+	if p.isHealth(w, r) || p.isBrowser(w, r) {
+		return true
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	return false
 }
 
 // serve is the way of a request. It returns why the request is not served, or nil when it was answered.

@@ -121,6 +121,10 @@ func TestCredentialsThatAreRefused(t *testing.T) {
 		"another rack":           {[]requestOption{withHeader("Authorization", basic("convox", good.Token)), withHeader("Rack", "acme/production")}, 404, "other-rack"},
 		"two racks":              {[]requestOption{withHeader("Authorization", basic("convox", good.Token)), withHeader("Rack", "acme/staging", "acme/production")}, 404, "other-rack"},
 		"sent by another site":   {[]requestOption{withHeader("Authorization", basic("convox", good.Token)), withHeader("Sec-Fetch-Site", "cross-site")}, 403, "cross-site"},
+		"of another site's page": {[]requestOption{withHeader("Authorization", basic("convox", good.Token)), withHeader("Origin", "https://other.example")}, 403, "cross-site"},
+		"of a page of no origin": {[]requestOption{withHeader("Authorization", basic("convox", good.Token)), withHeader("Origin", "null")}, 403, "cross-site"},
+		"of two origins":         {[]requestOption{withHeader("Authorization", basic("convox", good.Token)), withHeader("Origin", "https://gw.example.com", "https://other.example")}, 403, "cross-site"},
+		"of our own origin":      {[]requestOption{withHeader("Authorization", basic("convox", good.Token)), withHeader("Origin", "https://GW.example.com:8443")}, 200, ""},
 		"in a cookie":            {[]requestOption{withHeader("Cookie", "__Host-session="+good.Token)}, 401, "no-credential"},
 		"as basic":               {[]requestOption{withHeader("Authorization", basic("convox", good.Token))}, 200, ""},
 		"as basic without user":  {[]requestOption{withHeader("Authorization", basic("", good.Token))}, 200, ""},
@@ -245,7 +249,7 @@ func TestNothingThatAClientAddsReachesTheRack(t *testing.T) {
 		withHeader("Cookie", "session=x"), withHeader("Session", "x"), withHeader("Rack", "acme/staging"),
 		withHeader("X-Forwarded-For", "1.2.3.4"), withHeader("X-Forwarded-Host", "evil"), withHeader("Forwarded", "for=1.2.3.4"), withHeader("X-Real-Ip", "1.2.3.4"),
 		withHeader("Connection", "Authorization, Convox-Actor"), withHeader("Keep-Alive", "x"), withHeader("Te", "trailers"), withHeader("Proxy-Authorization", "x"),
-		withHeader("X-Http-Method-Override", "DELETE"), withHeader("Name", "x"), withHeader("Url", "x"), withHeader("Origin", "http://evil"),
+		withHeader("X-Http-Method-Override", "DELETE"), withHeader("Name", "x"), withHeader("Url", "x"), withHeader("Origin", "http://gw.example.com"),
 		withHeader("Command", "ls -l"), withHeader("User-Agent", "convox.go/dev"), withHeader("Version", "dev"), withHeader("Accept", "*/*"), withHeader("Accept-Encoding", "gzip"))
 	// This rack names no process, which the gateway must know.
 	if got.Status != http.StatusBadGateway {
@@ -253,7 +257,7 @@ func TestNothingThatAClientAddsReachesTheRack(t *testing.T) {
 	}
 	got = g.do(ana, "PUT", "/apps/web/services/web?", withForm("count", "2"),
 		withHeader("Convox-Actor", "somebody else"), withHeader("Cookie", "session=x"), withHeader("X-Forwarded-For", "1.2.3.4"),
-		withHeader("Connection", "Authorization, Convox-Actor"), withHeader("Memory", "1"), withHeader("Origin", "http://evil"),
+		withHeader("Connection", "Authorization, Convox-Actor"), withHeader("Memory", "1"), withHeader("Origin", "http://gw.example.com"),
 		withHeader("User-Agent", "convox.go/dev"), withHeader("Accept-Encoding", "gzip"))
 	want := "PUT /apps/web/services/web?\nAccept-Encoding: gzip\nAuthorization: " + basic("convox", rackPassword) +
 		"\nContent-Length: 7\nContent-Type: application/x-www-form-urlencoded\nConvox-Actor: " + ana.Email + "\nUser-Agent: convox.go/dev\n\ncount=2"

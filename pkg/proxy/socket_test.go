@@ -222,6 +222,31 @@ func TestARestartEndsSessionsWithAMessage(t *testing.T) {
 	}
 }
 
+// TestASocketOfAnotherSitesPageIsRefused is about browsers that know a token by an address that somebody opened in one,
+// https://convox:TOKEN@HOST: they send it with the sockets of any page, and some say nothing but the page's origin.
+func TestASocketOfAnotherSitesPageIsRefused(t *testing.T) {
+	rack := newRack(t)
+	g := newGateway(t, rack)
+	ops := g.person("ops")
+	pid := processOf(t, g, ops)
+	before := asked(rack)
+	conn := g.send("GET /apps/web/processes/" + pid + "/exec?command=env HTTP/1.1\r\nHost: " + g.URL.Host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: https://other.example\r\n" +
+		"Authorization: " + basic("convox", ops.Token) + "\r\n\r\n")
+	defer func() { _ = conn.Close() }()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("status %s", resp.Status)
+	}
+	if asked(rack) != before {
+		t.Error("the rack was asked")
+	}
+}
+
 func TestAnUpgradeInAnyOtherSpellingIsRefused(t *testing.T) {
 	r := newRack(t)
 	g := newGateway(t, r)

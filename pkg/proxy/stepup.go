@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 
@@ -205,8 +206,8 @@ func (x *exchange) boundPath() string {
 // operation is what is asked for, in words and in what it is bound to, for the page.
 func (x *exchange) operation() json.RawMessage {
 	o := credential.Operation{
-		Action: x.rule.Action, Sentence: x.sentence(), App: x.app, Resource: x.event.Resource,
-		Method: x.r.Method, Path: x.event.Detail.Path, Client: printable(shorten(x.r.UserAgent(), 200)),
+		Action: x.rule.Action, Sentence: x.sentence(), App: x.app, Resource: printableText(x.event.Resource),
+		Method: x.r.Method, Path: x.event.Detail.Path, Client: printableText(shorten(x.r.UserAgent(), 200)),
 	}
 	for _, p := range x.event.Detail.Params {
 		o.Details = append(o.Details, [2]string{shorten(printableText(p.Name), 60), shorten(printableText(p.Value), 400)})
@@ -232,10 +233,11 @@ func shorten(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
-// printableText is printable for a page, where a percent sign does no harm.
+// printableText is printable for a page, where a percent sign does no harm. What cannot be seen, or turns the order in
+// which the rest is read, does: the person approves what they read.
 func printableText(s string) string {
 	return strings.Map(func(c rune) rune {
-		if c < ' ' || c >= 0x7f && c < 0xa0 {
+		if !unicode.IsGraphic(c) {
 			return ' '
 		}
 		return c
