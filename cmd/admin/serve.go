@@ -155,7 +155,8 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 		Notes: map[string]adminapi.CheckFunc{
 			"sign-in": func(context.Context) (bool, string) {
 				if err := people.Ready(); err != nil {
-					return false, "the identity provider cannot be reached, so that nobody new can sign in: " + err.Error()
+					// Why is in the log, with addresses that are not for everybody: this is told to whoever asks.
+					return false, "the identity provider cannot be reached, so that nobody new can sign in: see admin's log for why"
 				}
 				return true, ""
 			},
@@ -223,7 +224,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	}
 
 	server := &http.Server{
-		Handler:           metrics.count(mount(api, people, pages, page, notices.Hooks(cfg.Notices.PostmarkWebhook))),
+		Handler:           metrics.count(hurry(bodyPatience, mount(api, people, pages, page, notices.Hooks(cfg.Notices.PostmarkWebhook)))),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -246,6 +247,20 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	drain(context.WithoutCancel(ctx), server, api, cfg.Server.DrainTimeout, log)
 	<-served
 	return nil
+}
+
+// bodyPatience is how long the body of a request may take to come. What is passed on to the rack says so itself.
+const bodyPatience = time.Minute
+
+// hurry bounds how long bodies are waited for, whoever sends them and whether anybody wants them: net/http reads what is
+// left of one before it answers, for as long as the client likes.
+func hurry(patience time.Duration, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience)) // what net/http gives always can
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // mount is the table of contents of the service.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -249,6 +251,32 @@ func TestServeSaysEverythingThatItLacks(t *testing.T) {
 	for _, name := range []string{"DATABASE_URL", "AUDIT_MAC_KEY", "APP_SECRET_KEY", "DOMAIN", "PROXY_URL", "GOOGLE_CLIENT_ID", "GOOGLE_ALLOWED_DOMAIN"} {
 		if !strings.Contains(errs.String(), name+" is not set") {
 			t.Errorf("it does not say that %s is not set:\n%s", name, &errs)
+		}
+	}
+}
+
+func TestABodyThatNeverComesIsNotWaitedFor(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/reads", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err == nil {
+			t.Error("the body came whole")
+		}
+		w.WriteHeader(http.StatusBadRequest)
+	})
+	mux.HandleFunc("/leaves", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	server := httptest.NewServer(hurry(100*time.Millisecond, mux))
+	defer server.Close()
+	for path, status := range map[string]string{"/reads": "400", "/leaves": "404"} {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		_, _ = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+		got, err := io.ReadAll(conn)
+		_ = conn.Close()
+		if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 "+status) {
+			t.Errorf("%s: answered %.60q, and then: %v", path, got, err)
 		}
 	}
 }

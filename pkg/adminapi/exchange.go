@@ -97,9 +97,8 @@ func (a *API) operation(next http.Handler) http.Handler {
 		x.r = r
 		// A body that trickles in is not waited for any longer than all else. What cannot have a deadline is a recorder
 		// in a test.
-		if !x.op.streams() {
-			_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(a.MaxWait))
-		}
+		control := http.NewResponseController(x.w)
+		_ = control.SetReadDeadline(time.Now().Add(a.MaxWait))
 		if !x.op.Public {
 			if refused := x.authorise(ctx, x.op.Rule); refused != nil {
 				x.answer(refused)
@@ -110,6 +109,9 @@ func (a *API) operation(next http.Handler) http.Handler {
 		if bad != nil {
 			x.answer(bad)
 			return
+		}
+		if x.op.streams() { // for as long as the client does not hang up, which is read
+			_ = control.SetReadDeadline(time.Time{})
 		}
 		if !x.op.changes() {
 			next.ServeHTTP(x.w, r)
@@ -143,7 +145,7 @@ func (x *exchange) answer(p *problem) {
 // recordRefusal makes the refusal durable before it is told. A flood of them from somebody nobody knows, or by one
 // principal, is counted in place of being recorded one by one.
 func (x *exchange) recordRefusal(p *problem) error {
-	source := "address:" + x.address.String()
+	source := network(x.address)
 	perMinute := failuresRecorded
 	if x.principal != nil {
 		source, perMinute = principalKey(x.principal), x.a.Credentials.Settings().RefusalsPerMinute

@@ -39,6 +39,9 @@ const (
 	floodAddresses   = 20     // named in a count
 )
 
+// everybodyElse is the source of those that are not told apart.
+const everybodyElse = "everybody else"
+
 func newFloodgate() *floodgate {
 	return &floodgate{
 		sources: make(map[string]*source), good: make(map[[sha256.Size]byte]struct{}), counts: make(map[netip.Addr]int),
@@ -52,7 +55,7 @@ func (g *floodgate) of(key string, recorded int, now time.Time) *source {
 	s, ok := g.sources[key]
 	if !ok {
 		if len(g.sources) >= floodSources {
-			key, recorded = "everybody else", failuresRecorded
+			key, recorded = everybodyElse, failuresRecorded
 			if s = g.sources[key]; s != nil {
 				s.seen = now
 				return s
@@ -128,6 +131,9 @@ func (g *floodgate) open(address netip.Addr, hash [sha256.Size]byte, now time.Ti
 		return true
 	}
 	s, ok := g.sources[network(address)]
+	if !ok && len(g.sources) >= floodSources {
+		s, ok = g.sources[everybodyElse]
+	}
 	return !ok || s.failures.TokensAt(now) >= 1
 }
 

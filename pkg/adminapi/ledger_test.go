@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"rackgateway/pkg/directory"
 	"rackgateway/pkg/ledger"
 )
 
@@ -359,6 +361,50 @@ func TestAnExportHasCheckpointAndProofs(t *testing.T) {
 		t.Errorf("%v", rows)
 	}
 	w.want(http.StatusForbidden, "no-permission", "vic", "GET", "/audit/export", nil)
+}
+
+// lockingWriter has something happen once the answer has begun.
+type lockingWriter struct {
+	*httptest.ResponseRecorder
+	once func()
+}
+
+func (l *lockingWriter) Write(b []byte) (int, error) {
+	defer func() {
+		if l.once != nil {
+			l.once()
+			l.once = nil
+		}
+	}()
+	return l.ResponseRecorder.Write(b)
+}
+
+func TestAnExportEndsWhenItsReaderMayReadNoMore(t *testing.T) {
+	for _, format := range []string{"csv", "jsonl"} {
+		t.Run(format, func(t *testing.T) {
+			w := newWorld(t)
+			w.person("keeper", "admin")
+			ben := w.person("ben", "admin")
+			for range 100 {
+				w.want(http.StatusOK, "", "keeper", "GET", "/audit/events", nil)
+			}
+			w.keepLedger()
+			answer := &lockingWriter{ResponseRecorder: httptest.NewRecorder(), once: func() {
+				must[directory.User](t)(w.writer.Lock(t.Context(), console, ben.Email, "left"))
+				w.hear()
+			}}
+			cut := false
+			func() {
+				defer func() { cut = recover() == http.ErrAbortHandler }() //nolint:errorlint // net/http compares so
+				request := w.request("ben", "GET", "/audit/export?q=kind%3Aall&format="+format, nil)
+				request.RemoteAddr, request.Body = "192.0.2.1:1234", http.NoBody
+				w.api.ServeHTTP(answer, request)
+			}()
+			if !cut {
+				t.Errorf("an export of %d bytes went on after the lock", answer.Body.Len())
+			}
+		})
+	}
 }
 
 func TestHoldsArePlacedAndLifted(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"rackgateway/pkg/adminapi"
 	"rackgateway/pkg/credential"
 	"rackgateway/pkg/directory"
 )
@@ -215,6 +217,25 @@ func TestRefusalsOfAFloodAreCounted(t *testing.T) {
 	w.exec(`select pg_notify('rgw_access', 'all')`)
 	w.want(http.StatusOK, "", "ana", "GET", "/me", nil)
 	w.until(func() bool { return w.do("ben", "GET", "/me", nil).status == http.StatusOK })
+}
+
+// TestAFloodFromOneNetworkIsCountedWhateverItsAddresses is about IPv6, of which one host may own 2^64 addresses.
+func TestAFloodFromOneNetworkIsCountedWhateverItsAddresses(t *testing.T) {
+	address := netip.MustParseAddr("2001:db8::1")
+	w := newWorld(t, func(c *adminapi.Config) {
+		c.ClientAddress = func(*http.Request) netip.Addr { // one request after the other
+			address = address.Next()
+			return address
+		}
+	})
+	events := w.since(func() {
+		for range 30 {
+			w.want(http.StatusUnauthorized, "no-credential", "", "GET", "/me", nil)
+		}
+	})
+	if len(events) < 10 || len(events) > 12 {
+		t.Errorf("%d records of 30 refusals", len(events))
+	}
 }
 
 func TestADemotionAndALockAreInForceAtOnce(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"time"
 
 	"rackgateway/pkg/access"
 )
@@ -79,5 +80,7 @@ func (a *API) passOn(_ http.ResponseWriter, r *http.Request) {
 		x.answer(&problem{Status: http.StatusNotFound, Code: "no-proxy", Detail: "this gateway's admin was not told where the proxy is: set PROXY_URL"})
 		return
 	}
+	// How long a body may take is for the proxy to say.
+	_ = http.NewResponseController(x.w).SetReadDeadline(time.Time{})
 	a.Rack.ServeHTTP(x.w, r)
 }

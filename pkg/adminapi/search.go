@@ -305,7 +305,7 @@ func (e *export) VisitExportEventsResponse(w http.ResponseWriter) error {
 	w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
 	w.Header().Set("Gateway-Checkpoint", base64.StdEncoding.EncodeToString([]byte(e.exporter.Checkpoint.Note)))
 	controller := http.NewResponseController(w)
-	to := &patientWriter{w: w, controller: controller, patience: e.a.MaxWait}
+	to := &patientWriter{w: w, controller: controller, patience: e.a.MaxWait, allowed: func() bool { return e.x.stillAllowed(e.ctx) }}
 	var err error
 	if e.csv {
 		err = WriteCSV(e.ctx, to, e.exporter, e.query, e.proofs)
@@ -321,15 +321,21 @@ func (e *export) VisitExportEventsResponse(w http.ResponseWriter) error {
 	return nil
 }
 
-// patientWriter gives each write a deadline of its own.
+// patientWriter gives each write a deadline of its own, and writes no more for somebody who may not have it any more.
 type patientWriter struct {
 	w          io.Writer
 	controller *http.ResponseController
 	patience   time.Duration
+	allowed    func() bool
 }
+
+var errNoLongerAllowed = errors.New("whoever asked for it may not have it any more")
 
 // Write writes, or gives up.
 func (p *patientWriter) Write(b []byte) (int, error) {
+	if !p.allowed() {
+		return 0, errNoLongerAllowed
+	}
 	_ = p.controller.SetWriteDeadline(time.Now().Add(p.patience))
 	return p.w.Write(b)
 }

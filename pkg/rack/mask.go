@@ -81,6 +81,8 @@ func maskOf(op Op) fields {
 	switch op {
 	case "AppList", "AppGet", "AppCreate":
 		return fields{{"parameters", maskParam}}
+	case "AppBudgetSimulate":
+		return fields{{"webhook-url", maskHook}}
 	case "AppConfigList", "AppConfigGet":
 		return fields{{"value", maskAll}}
 	case "BuildCreate", "BuildGet", "BuildImport", "BuildList", "BuildUpdate":

@@ -62,6 +62,8 @@ func TestSecretsAreMaskedAndTheRestStays(t *testing.T) {
 			`[{"apps":[{"name":"web","parameters":{"A":"****"}}]}]`},
 		{"registries", "RegistryList", `[{"server":"docker.io","username":"me","password":"s3cret"}]`,
 			`[{"server":"docker.io","username":"me","password":"****"}]`},
+		{"the budget's webhook", "AppBudgetSimulate", `{"app":"web","webhook-url":"https://hooks.example.com/services/s3cret"}`,
+			`{"app":"web","webhook-url":"https://hooks.example.com/****"}`},
 		{"a config", "AppConfigGet", `{"name":"x","value":"czNjcmV0"}`, `{"name":"x","value":"****"}`},
 		{"the rack", "SystemGet", `{"name":"staging","outputs":{"A":"b"},"parameters":{"Password":"s3cret"},"version":"3.24.1"}`,
 			`{"name":"staging","outputs":{"A":"****"},"parameters":{"Password":"****"},"version":"3.24.1"}`},
@@ -198,7 +200,7 @@ func TestEveryMaskedOperationIsARoute(t *testing.T) {
 			}
 		}
 	}
-	if n != 22 {
+	if n != 23 {
 		t.Errorf("%d routes are masked", n)
 	}
 	if NeedsMask("ServiceList") {
