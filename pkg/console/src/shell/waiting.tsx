@@ -29,7 +29,7 @@ export function Waiting({ path }: { path: string }) {
   const first = items[0];
   if (first === undefined || path === "/") return null;
   return (
-    <div className="mx-auto w-full px-4 pt-4">
+    <div className="mx-auto w-full max-w-[92rem] px-4 pt-4 sm:px-8">
       <Banner meaning="bad" title={items.length > 1 ? `${items.length} commands wait for you` : "A command waits for you"} action={<AnswerCommand step={first} />}>
         <Name>{first.operation}</Name>, on <Name>{first.device}</Name>, from {first.address}.
       </Banner>
