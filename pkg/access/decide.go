@@ -434,7 +434,7 @@ func lackMessage(code string, p *Principal, r *Request, perm Permission, why str
 	case CodeOnlyBuildLogs:
 		b.WriteString("a pipeline has it only for the logs of builds, so read these as a person")
 	case CodeApprovalNeeded:
-		b.WriteString("a pipeline has it only with a deploy approval, so request one, have it approved, then run this again")
+		b.WriteString("a pipeline does not have it while deploy approvals are on, so have a person run it, or have an administrator switch deploy_approvals off")
 	default:
 		b.WriteString(hasNot)
 		b.WriteString(ask)

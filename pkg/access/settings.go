@@ -89,7 +89,7 @@ func SettingDefs() []SettingDef {
 	return []SettingDef{
 		perApp(boolean("allow_destructive", false, "Lets deletions of apps and terminations of instances through. Off refuses them for everybody.",
 			func(s *Settings, v bool) { s.AllowDestructive = v })),
-		perApp(boolean("deploy_approvals", false, "Makes pipelines wait for a person's approval before they build, promote or run commands.",
+		perApp(boolean("deploy_approvals", false, "Refuses pipelines builds, promotions and commands that no person approved.",
 			func(s *Settings, v bool) { s.DeployApprovals = v })),
 		boolean("join_as_viewer", false, "Lets whoever signs in with an address of the domain in as a viewer. Off lets in only people who were added.",
 			func(s *Settings, v bool) { s.JoinAsViewer = v }),
