@@ -49,7 +49,7 @@ func newBook(ctx context.Context, cfg *config.Admin, db *sqlx.DB, key audit.Key,
 		b.shown.Chain, b.shown.StartAnchor = bucket.ID(), b.anchor.Start
 	}
 	if cfg.Ledger.PushURL != "" {
-		transport, err := proxyTransport(config.AdminUpstream{ProxyCAFile: cfg.Ledger.PushCAFile})
+		transport, err := transportTrusting(cfg.Ledger.PushCAFile)
 		if err != nil {
 			return nil, fmt.Errorf("AUDIT_PUSH_CA_FILE: %w", err)
 		}

@@ -54,9 +54,9 @@ func (c *doctorCmd) Run(ctx context.Context, p *process) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	toProxy, err := proxyTransport(cfg.Upstream)
+	toProxy, err := transportTrusting(cfg.Upstream.ProxyCAFile)
 	if err != nil {
-		return err
+		return fmt.Errorf("PROXY_CA_FILE: %w", err)
 	}
 	defer toProxy.CloseIdleConnections()
 	d := &doctor.Doctor{

@@ -57,7 +57,7 @@ func (c *serveCmd) Run(ctx context.Context, p *process) error {
 	return p.serve(ctx, cfg, report.Warnings, log)
 }
 
-// The name of the connections of the service, as the database shows them.
+// serveName is the name of the service's connections, as the database shows them.
 const serveName = "rackgateway admin"
 
 // serve wires admin together and runs it until ctx is done; then it drains. Slips are what looks wrong with the
@@ -129,9 +129,9 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	if err != nil {
 		return err
 	}
-	toProxy, err := proxyTransport(cfg.Upstream)
+	toProxy, err := transportTrusting(cfg.Upstream.ProxyCAFile)
 	if err != nil {
-		return err
+		return fmt.Errorf("PROXY_CA_FILE: %w", err)
 	}
 	notices := newNotices(cfg, db, key, keys, book, feed, address, log, p.now)
 	metrics.watchNotices(notices)
@@ -187,8 +187,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 			}
 		})
 	}
-	written := make(chan error, 1)
-	go func() { written <- events.Run(context.WithoutCancel(ctx)) }()
+	stopRecording := daemon.StartRecording(ctx, events, cfg.Audit.MaxWait, log)
 	start("telemetry", telling.Run)
 	start("feed", feed.Run)
 	start("credentials", credentials.Run)
@@ -201,11 +200,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	defer func() {
 		stopBackground()
 		running.Wait()
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Audit.MaxWait)
-		defer cancel()
-		if err := errors.Join(events.Close(closing), <-written); err != nil {
-			log.Error("not every record could be written before the end", "error", err)
-		}
+		stopRecording()
 		toProxy.CloseIdleConnections()
 	}()
 
@@ -224,7 +219,7 @@ func (p *process) serve(ctx context.Context, cfg *config.Admin, slips []string, 
 	}
 
 	server := &http.Server{
-		Handler:           metrics.count(hurry(bodyPatience, mount(api, people, pages, page, notices.Hooks(cfg.Notices.PostmarkWebhook)))),
+		Handler:           telling.Middleware(metrics.count(hurry(bodyPatience, mount(api, people, pages, page, notices.Hooks(cfg.Notices.PostmarkWebhook))))),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -318,20 +313,21 @@ func addFirstUsers(ctx context.Context, writer *directory.Writer, cfg config.Sig
 // answersBox seals answers under idempotency keys. Its name must never change.
 func answersBox(keys seal.Keys) *seal.Box { return keys.Box("idempotency answer") }
 
-// proxyTransport is the pool of connections to the proxy.
-func proxyTransport(cfg config.AdminUpstream) (*http.Transport, error) {
+// transportTrusting is a pool of connections to one server, such as the proxy, whose certificate an authority of the
+// file vouches for; without a file, one that the machine trusts.
+func transportTrusting(caFile string) (*http.Transport, error) {
 	transport := &http.Transport{
 		Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
 		DisableCompression: true, // what the proxy says goes on as it is
 	}
-	if cfg.ProxyCAFile != "" {
-		pem, err := os.ReadFile(cfg.ProxyCAFile)
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
 		if err != nil {
-			return nil, fmt.Errorf("PROXY_CA_FILE: %w", err)
+			return nil, err
 		}
 		roots := x509.NewCertPool()
 		if !roots.AppendCertsFromPEM(pem) {
-			return nil, errors.New("PROXY_CA_FILE: there is no certificate in it")
+			return nil, fmt.Errorf("there is no certificate in %s", caFile)
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}

@@ -47,7 +47,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	}
 	defer func() { _ = db.Close() }()
 
-	feed := postgres.NewFeed(db, []string{"rgw_access"}, postgres.FeedOptions{Logger: log})
+	feed := postgres.NewFeed(db, []string{credential.Channel}, postgres.FeedOptions{Logger: log})
 	if err := daemon.WaitForDatabase(ctx, db, cfg.Server.DevMode, log); err != nil {
 		return err
 	}
@@ -90,10 +90,7 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 			}
 		})
 	}
-	writing, giveUp := context.WithCancel(context.WithoutCancel(ctx))
-	defer giveUp()
-	writerDone := make(chan error, 1)
-	go func() { writerDone <- writer.Run(writing) }()
+	stopRecording := daemon.StartRecording(ctx, writer, cfg.Audit.MaxWait, log)
 	start("telemetry", telling.Run)
 	start("feed", feed.Run)
 	start("credentials", credentials.Run)
@@ -102,13 +99,9 @@ func serve(ctx context.Context, cfg *config.Proxy, log *slog.Logger) error {
 	defer func() {
 		stopBackground()
 		running.Wait()
+		stopRecording()
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Audit.MaxWait)
 		defer cancel()
-		if err := writer.Close(closing); err != nil {
-			log.Error("not every record could be written before the end", "error", err)
-			giveUp() // or the process would wait for its database for ever
-		}
-		<-writerDone
 		if err := transport.Close(closing); err != nil {
 			log.Warn("connections to the rack did not end in time", "error", err)
 		}
