@@ -70,6 +70,9 @@ func (m *metrics) watchLedger(book *book) {
 	gauge := func(name, help string, read func(ledger.State) float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return read(book.sequencer.State()) }))
 	}
+	counter := func(name, help string, read func(ledger.State) float64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return read(book.sequencer.State()) }))
+	}
 	gauge("rgw_admin_ledger_leading", "1 while this process gives events their places.", func(s ledger.State) float64 {
 		if s.Leading {
 			return 1
@@ -78,8 +81,8 @@ func (m *metrics) watchLedger(book *book) {
 	})
 	gauge("rgw_admin_ledger_size", "Leaves of the ledger, as this process last knew.", func(s ledger.State) float64 { return float64(s.Size) })
 	gauge("rgw_admin_ledger_lag_seconds", "Age of the oldest event without a place, at the last look, every 15 seconds.", func(s ledger.State) float64 { return s.Lag.Seconds() })
-	gauge("rgw_admin_ledger_events_total", "Events that this process gave a place.", func(s ledger.State) float64 { return float64(s.Events) })
-	gauge("rgw_admin_ledger_batches_total", "Batches that it took.", func(s ledger.State) float64 { return float64(s.Batches) })
+	counter("rgw_admin_ledger_events_total", "Events that this process gave a place.", func(s ledger.State) float64 { return float64(s.Events) })
+	counter("rgw_admin_ledger_batches_total", "Batches that it took.", func(s ledger.State) float64 { return float64(s.Batches) })
 }
 
 // watchNotices has the figures of notices read when they are asked for.
