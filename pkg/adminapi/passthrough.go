@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rackgateway/pkg/access"
+	"rackgateway/pkg/peer"
 )
 
 // What the console shows of the rack comes from the proxy, asked as the person who looks: there, and nowhere else, it
@@ -19,9 +20,6 @@ const (
 	rackPrefix  = BasePath + "/rack"
 	proxyPrefix = BasePath + "/rack-proxy"
 )
-
-// AddressHeader tells the proxy where the person is. The proxy believes it from admin alone.
-const AddressHeader = "Rgw-Client-Address"
 
 // NewRack returns what passes requests on to the proxy at an address. The transport may be nil for the default one.
 func NewRack(proxy *url.URL, transport http.RoundTripper, log *slog.Logger) http.Handler {
@@ -47,7 +45,7 @@ func NewRack(proxy *url.URL, transport http.RoundTripper, log *slog.Logger) http
 			}
 			h.Set("Authorization", "Bearer "+x.token.Reveal())
 			if x.address.IsValid() {
-				h.Set(AddressHeader, x.address.String())
+				h.Set(peer.ClientHeader, x.address.String())
 			}
 		},
 		ModifyResponse: func(r *http.Response) error {

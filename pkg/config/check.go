@@ -367,7 +367,7 @@ func (l *loader) ledger(c *Ledger) {
 			l.mistake("AUDIT_PUSH_URL", "cannot be read as an address")
 		case u.User != nil:
 			l.mistake("AUDIT_PUSH_URL", "carries a user name or password: give AUDIT_PUSH_TOKEN")
-		case u.Scheme != "https" && (u.Scheme != "http" || u.Hostname() != "localhost" && !loopback(u.Hostname())):
+		case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
 			l.mistake("AUDIT_PUSH_URL", "is not https")
 		case c.PushSecret.IsZero():
 			l.mistake("AUDIT_PUSH_SECRET", "is not set, and AUDIT_PUSH_URL is: pushes are signed with it")
@@ -377,11 +377,6 @@ func (l *loader) ledger(c *Ledger) {
 		l.key("AUDIT_PUSH_SECRET", c.PushSecret)
 	}
 	l.certificates("AUDIT_PUSH_CA_FILE", c.PushCAFile)
-}
-
-func loopback(host string) bool {
-	address, err := netip.ParseAddr(host)
-	return err == nil && address.IsLoopback()
 }
 
 // factors checks what second factors need: a client of a validation server has an id and a key.

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -397,12 +396,15 @@ func (w *Writer) SpendState(ctx context.Context, hash [sha256.Size]byte, until t
 	return n == 1, wrap("noting that a sign-in came back", err)
 }
 
-// cutText makes a text from outside fit for the database.
+// cutText makes a text from outside fit for the database: valid, and of so many characters at most.
 func cutText(s string, most int) string {
 	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "?")
-	for utf8.RuneCountInString(s) > most {
-		_, size := utf8.DecodeLastRuneInString(s)
-		s = s[:len(s)-size]
+	n := 0
+	for i := range s {
+		if n == most {
+			return s[:i]
+		}
+		n++
 	}
 	return s
 }

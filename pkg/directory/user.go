@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
+
+	"rackgateway/pkg/access"
 )
 
 // User is a person, with what was bound to them.
@@ -299,11 +301,7 @@ func checkReason(reason string) (string, error) {
 
 // checkPattern holds an app pattern to what the database takes and what an app's name can match.
 func checkPattern(pattern string) error {
-	ok := len(pattern) >= 1 && len(pattern) <= 64
-	for _, r := range pattern {
-		ok = ok && (r == '*' || r == '-' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9')
-	}
-	if !ok {
+	if !access.ValidPattern(pattern) {
 		return invalid("bad-pattern", "%q is not an app pattern: use an app's name, or * for any run of characters, such as web or worker-*", clean(pattern))
 	}
 	return nil
@@ -323,7 +321,7 @@ func clean(s string) string {
 	return s
 }
 
-// A cursor is the place of the last entry of a page: its sort key and its id.
+// sealCursor writes the place of the last entry of a page, its sort key and its id, as the cursor of the page after it.
 func sealCursor(key string, id uuid.UUID) string {
 	return base64.RawURLEncoding.EncodeToString(append(id[:], key...))
 }

@@ -21,7 +21,7 @@ func (e *Edge) Root() tlog.Hash { return e.root() }
 // Statements are all the fixed statements that this package sends to the database, by name.
 var Statements = map[string]string{
 	"selectKeys": selectKeys, "insertKey": insertKey, "lockKeys": lockKeys, "resealKey": resealKey, "selectHead": selectHead,
-	"selectLeafTile": selectLeafTile, "selectTile": selectTile, "selectEntries": selectEntries, "selectIndex": selectIndex,
+	"selectLeafTile": selectLeafTile, "selectTile": selectTile, "selectEntries": selectEntries,
 	"selectWriters": selectWriters, "selectGaps": selectGaps, "upsertWriters": upsertWriters, "deleteWriters": deleteWriters,
 	"deleteGaps": deleteGaps, "insertGaps": insertGaps, "tryLock": tryLock, "selectCluster": selectCluster, "raiseEpoch": raiseEpoch,
 	"selectRestore": selectRestore, "selectBatch": selectBatch, "selectBatchCarefully": selectBatchCarefully, "selectLate": selectLate,

@@ -178,19 +178,6 @@ func entries(ctx context.Context, db sqlx.QueryerContext, from, to int64, scanne
 	return nil
 }
 
-const selectIndex = `select leaf_index from rgw.ledger_leaves where occurred_at = $1 and event_id = $2`
-
-// IndexOf returns the leaf of an event, and whether it has one yet.
-func IndexOf(ctx context.Context, db sqlx.QueryerContext, occurredAt time.Time, id uuid.UUID) (index int64, ok bool, err error) {
-	switch err := sqlx.GetContext(ctx, db, &index, selectIndex, occurredAt, id); {
-	case errors.Is(err, sql.ErrNoRows):
-		return 0, false, nil
-	case err != nil:
-		return 0, false, fmt.Errorf("find the leaf of event %s: %w", id, err)
-	}
-	return index, true, nil
-}
-
 // discard ends the session of a connection, and with it its locks and settings: nothing of it goes back to the pool.
 func discard(conn *sqlx.Conn) {
 	// When the connection broke in the middle of a transaction, package sql puts it away on a goroutine of its own. Raw looks

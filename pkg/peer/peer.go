@@ -7,6 +7,10 @@ import (
 	"strings"
 )
 
+// ClientHeader is how admin tells the proxy where the person is for whom it asks. The proxy believes it from admin alone,
+// and it never reaches the rack.
+const ClientHeader = "Rgw-Client-Address"
+
 // Address is the address a request came from: that of the connection, or, when the connection is
 // from a listed trusted proxy, the nearest address in X-Forwarded-For that no trusted proxy has. A client
 // cannot choose it: what it writes into the header stands further left than what a trusted proxy appends.

@@ -12,9 +12,6 @@ import (
 // session as the Bearer, and the person's address in a header. Both are taken from admin alone. A session that was
 // stolen out of a browser is then of no use against the proxy, and nobody else chooses an address.
 
-// clientAddressHeader says where the person is for whom admin asks. It never reaches the rack.
-const clientAddressHeader = "Rgw-Client-Address"
-
 // isAdmin reports whether admin itself sent the request, and not somebody by way of a load balancer that happens to
 // stand in one of admin's networks.
 func (x *exchange) isAdmin() bool { return x.p.askedByAdmin(x.r, x.address) }
@@ -36,7 +33,7 @@ func (p *Proxy) askedByAdmin(r *http.Request, address netip.Addr) bool {
 
 // lookBehindAdmin takes from admin for whom it asks. It comes before everything that goes by the address.
 func (x *exchange) lookBehindAdmin() *refusal {
-	given := x.r.Header[clientAddressHeader]
+	given := x.r.Header[peer.ClientHeader]
 	if !x.isAdmin() {
 		return nil
 	}

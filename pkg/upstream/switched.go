@@ -68,26 +68,6 @@ func (s *Switched) Close() error { return s.conn.Close() }
 // CloseWrite ends sending, and lets the server go on.
 func (s *Switched) CloseWrite() error { return closeWrite(s.conn) }
 
-// Detach returns the connection itself, a *net.TCPConn or a *tls.Conn with the default
-// dialer, and the bytes that came before it, which the caller must treat as read first.
-// The Switched must not be used afterwards.
-func (s *Switched) Detach() (net.Conn, []byte) {
-	c, early := s.conn, s.early
-	s.conn, s.early = nil, nil
-	return c, early
-}
-
-// Detach returns the connection of an answer 101 from a Transport, and the bytes that
-// the server sent right behind it. ok is false for any other answer.
-func Detach(resp *http.Response) (c net.Conn, early []byte, ok bool) {
-	s, ok := resp.Body.(*Switched)
-	if !ok || s.conn == nil {
-		return nil, nil, false
-	}
-	c, early = s.Detach()
-	return c, early, true
-}
-
 func closeWrite(c net.Conn) error {
 	if half, ok := c.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

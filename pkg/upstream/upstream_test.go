@@ -498,21 +498,19 @@ func TestAnUpgradeTakesANewConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, early, ok := upstream.Detach(resp)
-	if _, tcp := conn.(*net.TCPConn); !ok || !tcp || string(early) != "early" {
-		t.Fatalf("got %T, %q, %v", conn, early, ok)
+	switched, ok := resp.Body.(*upstream.Switched)
+	if !ok {
+		t.Fatalf("the body of a 101 is a %T", resp.Body)
 	}
-	if _, _, again := upstream.Detach(resp); again {
-		t.Error("it can be detached twice")
+	early := make([]byte, len("early"))
+	if _, err := io.ReadFull(switched, early); err != nil || string(early) != "early" {
+		t.Fatalf("read %q, %v", early, err)
 	}
 	if s := lean.Stats(); s.Dials != 2 || s.Idle != 1 || s.InFlight != 0 {
 		t.Errorf("got %+v", s)
 	}
-	_ = conn.Close()
-	plain, _ := get(t, lean, w.origin)
-	if _, _, ok := upstream.Detach(plain); ok {
-		t.Error("a plain answer can be detached")
-	}
+	_ = switched.Close()
+	get(t, lean, w.origin)
 }
 
 func TestARefusedUpgradeIsAnAnswerLikeAnyOther(t *testing.T) {
