@@ -49,7 +49,7 @@ func gatewaySubject(env *testenv.Env, tokens []string) subject {
 	return s
 }
 
-// load runs a job on a subject.
+// loadOn runs a job on a subject, and says what CPU time the subject and the database's server took for it.
 func (b *bench) loadOn(s subject, job Job) (result Result, cpu, serverCPU time.Duration) {
 	job.Addrs, job.Tokens = s.addrs, s.tokens
 	before, serverBefore := b.cpu(s)

@@ -21,7 +21,7 @@ import (
 	"rackgateway/pkg/ledger"
 )
 
-// keep runs the ledger until the test ends, and waits until every event has its place.
+// keepLedger runs the ledger until the test ends, and waits until every event has its place.
 func (w *world) keepLedger() {
 	w.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())

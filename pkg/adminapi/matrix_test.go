@@ -50,7 +50,7 @@ func fill(path string) string {
 // matrixWorld has everybody whom the matrix has columns for.
 func matrixWorld(t testing.TB) *world {
 	w := newWorld(t)
-	admin := w.person("admin", "admin")
+	w.person("admin", "admin")
 	must[directory.Role](t)(w.writer.CreateRole(t.Context(), console, directory.NewRole{Name: "auditor", Permissions: []string{"gateway:audit:read"}}))
 	for _, role := range []string{"viewer", "ops", "deployer", "auditor"} {
 		w.person(role, role)
@@ -80,7 +80,6 @@ func matrixWorld(t testing.TB) *world {
 	w.exec(`update rgw.tokens set expires_at = now() where id = $1`, w.ids["expired"])
 	never := must[credential.Token](t)(credential.New(credential.API))
 	w.tokens["unknown"] = never
-	_ = admin
 	return w
 }
 

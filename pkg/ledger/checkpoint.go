@@ -26,7 +26,7 @@ type Checkpoint struct {
 // three lines and a few signatures).
 const maxCheckpoint = 16 << 10
 
-// body is the signed text of a checkpoint.
+// checkpointBody is the signed text of a checkpoint.
 func checkpointBody(origin string, tree tlog.Tree) string {
 	return origin + "\n" + strconv.FormatInt(tree.N, 10) + "\n" + base64.StdEncoding.EncodeToString(tree.Hash[:]) + "\n"
 }

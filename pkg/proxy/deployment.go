@@ -36,7 +36,7 @@ const deployedFor = 5 * time.Second
 
 // tellDeployment answers admin's question.
 func (p *Proxy) tellDeployment(w http.ResponseWriter, r *http.Request) {
-	body, err := json.MarshalIndent(p.deploy(r.Context()), "", "  ")
+	body, err := json.MarshalIndent(p.deployment(r.Context()), "", "  ")
 	if err != nil { // times, booleans and strings always encode
 		panic(err)
 	}
@@ -45,8 +45,8 @@ func (p *Proxy) tellDeployment(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(body, '\n')) // a client that hung up is not told
 }
 
-// deployment looks at the rack, and at itself.
-func (p *Proxy) deploy(ctx context.Context) deployment.Proxy {
+// deployment is how this proxy is set up, and how it finds the rack.
+func (p *Proxy) deployment(ctx context.Context) deployment.Proxy {
 	p.deployed.mu.Lock()
 	defer p.deployed.mu.Unlock()
 	now := p.Now()
