@@ -280,3 +280,32 @@ func TestABodyThatNeverComesIsNotWaitedFor(t *testing.T) {
 		}
 	}
 }
+
+func TestServeSendsSpansToTheCollector(t *testing.T) {
+	var mu sync.Mutex
+	var sent strings.Builder
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		sent.Write(body)
+	}))
+	t.Cleanup(collector.Close)
+	address, log, stop := served(t, serveEnviron(postgrestest.New(t), "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL))
+	if status, _, body := ask(t, "GET", address+"/api/v1/me", ""); status != http.StatusUnauthorized {
+		t.Errorf("GET /me: %d %s", status, body)
+	}
+	if code := stop(); code != 0 { // what is left is sent first
+		t.Errorf("it stopped with %d:\n%s", code, log)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, want := range []string{`"rack-gateway-admin"`, `"GET /me"`} {
+		if !strings.Contains(sent.String(), want) {
+			t.Errorf("the collector heard nothing of %s: %s", want, sent.String())
+		}
+	}
+}
