@@ -170,7 +170,7 @@ func TestEveryVariableThatIsNamedIsRead(t *testing.T) {
 		// What the demo writes into demo.env.
 		"GATEWAY_URL": true, "GATEWAY_CA": true, "CONSOLE_URL": true, "OIDC_URL": true, "ADMIN_API_TOKEN": true, "RACK_URL_ADMIN": true,
 		"COMPOSE_FILE": true, "FRONT_TRUSTED": true, "TS_AUTHKEY": true,
-		"FUZZTIME": true, "PKGS": true, "RACE": true, "RUN": true, "SHORT": true,
+		"E2E_FACTORS": true, "FUZZTIME": true, "PKGS": true, "RACE": true, "RUN": true, "SHORT": true,
 	}
 	_, proxy, _ := config.LoadProxy(nil)
 	_, admin, _ := config.LoadAdmin(nil)
