@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -61,7 +60,7 @@ insert into rgw.bulk (occurred_at, event_id, epoch, request_id, writer_id, write
 select begins + n * step, gen_random_uuid(), 1, gen_random_uuid(), '00000000-0000-7000-8000-000000000001', n, 'k1', sha256(n::text::bytea),
   'action', 'finished', 'allow', 'user', md5((n % 500)::text), 'person' || n % 500 || '@example.com',
   (array['app.list', 'process.exec', 'release.promote', 'build.create', 'app.get'])[1 + n % 5], 'app-' || n % 200, '', 200, '127.0.0.1',
-  '{"auth":"basic","bytes_out":1998,"client":"cli","duration":812,"method":"GET","mfa":"not-enforced","mfa_level":"none","op":"AppList","path":"/apps","permission":"convox:app:list","rule":"role:viewer","token":"0191d1f2-8a50-7cc3-98c4-dc0c0c07398f","token_name":"laptop","user_agent":"convox.go/dev"}'
+  ('{"auth":"basic","bytes_out":1998,"client":"cli","duration":' || 500 + n % 4000 || ',"method":"GET","mfa":"not-enforced","mfa_level":"none","op":"AppList","path":"/apps/app-' || n % 200 || '/processes","permission":"convox:app:list","rule":"role:viewer","token":"0191d1f2-8a50-7cc3-98c4-dc0c0c07398f","token_name":"laptop","user_agent":"convox.go/dev"}')::json
 from (select date_trunc('month', now()) as begins, (now() - date_trunc('month', now())) / $1::bigint as step) as span, generate_series(1, $1::bigint) as n`
 	bulkPartition = `
 select format('%I.%I', n.nspname, c.relname), pg_get_expr(c.relpartbound, c.oid)
@@ -126,13 +125,8 @@ func (b *bench) calm(ctx context.Context, db *sqlx.DB) {
 
 // longLog compares an empty log with a very long one.
 func (b *bench) longLog() {
-	events := pick(b, 10_000_000, 300_000)
-	// An event takes less than 1 KB with its indexes, and as much again while they are built.
-	if room := int(freeSpace(os.TempDir()) / 3 / 1024); room < events {
-		events = room
-	}
-	empty, full := b.environment(1), b.environment(1)
-	b.fillLog(full, events)
+	empty := b.environment(1)
+	full, events := b.long()
 	for _, kind := range []struct {
 		name, role string
 		job        func([]string, int) Job

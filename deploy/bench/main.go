@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	report := newReport(ctx)
 	err = testenv.Run(ctx, "bench", stderr, func(tb testenv.TB) {
-		b := &bench{TB: tb, options: opts, report: report, stderr: stderr, suite: &testenv.Suite{Bin: opts.bin}}
+		b := &bench{TB: tb, whole: tb, shared: new(longRun), options: opts, report: report, stderr: stderr, suite: &testenv.Suite{Bin: opts.bin}}
 		b.start()
 		for _, m := range measurements() {
 			if opts.only.MatchString(m.name) && (m.name != "profiles" || opts.profile) {
@@ -159,8 +159,10 @@ type bench struct {
 	load     *child
 	upstream *child
 	bare     *child
-	readers  []string // tokens of viewers
-	writers  []string // tokens of deployers
+	readers  []string   // tokens of viewers
+	writers  []string   // tokens of deployers
+	whole    testenv.TB // of the whole run
+	shared   *longRun
 }
 
 // principals is how many people share the load, each within the limits of one.
@@ -226,9 +228,12 @@ func (b *bench) child(role string, args ...string) *child {
 }
 
 // environment starts proxies over a database of their own, in front of the upstream.
-func (b *bench) environment(proxies int) *testenv.Env {
+func (b *bench) environment(proxies int) *testenv.Env { return b.environmentWith(proxies, 0) }
+
+// environmentWith is environment with admins too, which keep the ledger.
+func (b *bench) environmentWith(proxies, admins int) *testenv.Env {
 	return b.suite.Start(b, testenv.Options{
-		Proxies: proxies, Upstream: "http://" + b.upstream.addr,
+		Proxies: proxies, Admins: admins, Upstream: "http://" + b.upstream.addr,
 		Config:  map[string]string{"LOG_LEVEL": "warn", "RGW_SETTING_STEP_UP_MINUTES": "720"},
 		Factors: !b.mfaOff,
 	})
@@ -268,6 +273,9 @@ func measurements() []measurement {
 		{"latency", "latency added at 1,000 requests/s", (*bench).latency},
 		{"statements", "SQL statements on the path of a cached request", (*bench).statements},
 		{"storage", "bytes per event", (*bench).storage},
+		{"sequencing", "how fast events get their places, and are verified", (*bench).sequencing},
+		{"sequenced", "a proxy whose events get their places meanwhile, against one whose events wait", (*bench).sequenced},
+		{"tail", "how soon an event is on a live tail", (*bench).tail},
 		{"memory", "memory at 256 busy connections", (*bench).memory},
 		{"transfers", "long uploads and downloads", (*bench).transfers},
 		{"sessions", "memory of idle exec sessions", (*bench).sessions},
@@ -278,6 +286,7 @@ func measurements() []measurement {
 		{"proxies", "three proxies against one", (*bench).proxies},
 		{"tokens", "many tokens against few", (*bench).tokens},
 		{"log", "a long log against an empty one", (*bench).longLog},
+		{"search", "searches of a long log", (*bench).search},
 		{"profiles", "profiles of the proxy", (*bench).profiles},
 	}
 }
