@@ -75,3 +75,6 @@ func ReadDocument(text []byte) error {
 	_, err := readDocument(text)
 	return err
 }
+
+// PlaceOf reads a Last-Event-ID.
+var PlaceOf = placeOf

@@ -285,7 +285,18 @@ func TestATailLosesAndDoublesNothingOverDrops(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("%d events for %d", len(got), len(want))
 	}
-	for _, forged := range []string{"999999", "18446744073709551615", "x", "-1", "1 or 1=1"} {
+	// From the very first place on, which has none before it.
+	first := w.tail("ana", "?q=kind%3Aall&after=-1", -1)
+	if _, ok := first.next(); !ok || first.id != 0 {
+		t.Errorf("the first place is %d", first.id)
+	}
+	first.stop()
+	again := w.tail("ana", "?q=kind%3Aall&after=-1", first.id)
+	if _, ok := again.next(); !ok || again.id != 1 {
+		t.Errorf("behind the first place comes %d", again.id)
+	}
+	w.want(http.StatusBadRequest, "bad-parameter", "ana", "GET", "/audit/tail?after=-2", nil)
+	for _, forged := range []string{"999999", "18446744073709551615", "x", "-1", "1 or 1=1", "+1", "01", "-0", "1e3", "0x1"} {
 		r := w.request("ana", "GET", "/audit/tail", nil)
 		r.Header.Set("Last-Event-ID", forged)
 		if got := w.send(r); got.status != http.StatusBadRequest {

@@ -126,7 +126,7 @@ func (a operations) TailEvents(ctx context.Context, in TailEventsRequestObject) 
 	switch {
 	case in.Params.LastEventID != nil: // which a browser sends again and again, whatever the address says
 		given, name = *in.Params.LastEventID, "Last-Event-ID"
-		last, err := strconv.ParseInt(given, 10, 64)
+		last, err := placeOf(given)
 		if err != nil {
 			return nil, badParameter("Last-Event-ID", "is not a place in the ledger")
 		}
@@ -157,6 +157,15 @@ func (a operations) TailEvents(ctx context.Context, in TailEventsRequestObject) 
 		return nil, refuse(http.StatusTooManyRequests, "too-many-tails", "you follow the record %d times already: close some", mostTailsEach)
 	}
 	return &tail{a: a.API, x: x, ctx: ctx, query: query, from: from, who: who}, nil
+}
+
+// placeOf reads a place in the ledger as messages' ids spell it.
+func placeOf(text string) (int64, error) {
+	place, err := strconv.ParseInt(text, 10, 64)
+	if err == nil && (place < 0 || strconv.FormatInt(place, 10) != text) {
+		err = strconv.ErrSyntax
+	}
+	return place, err
 }
 
 // tail is an answer that goes on.

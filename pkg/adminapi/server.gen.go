@@ -1616,7 +1616,7 @@ type TailEventsParams struct {
 	// Q A search, as listEvents explains it
 	Q *AuditQuery `form:"q,omitempty" json:"q,omitempty"`
 
-	// After Begins behind this place in the ledger; without it, with what is new
+	// After Begins behind this place in the ledger, with -1 at its first; without it, with what is new
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
 	// LastEventID The same, as browsers send it

@@ -40,3 +40,9 @@ func ParseTilePath(path string) (again string, ok bool) {
 	}
 	return t.path(), ok
 }
+
+// SplitBundle and PublicOf are for fuzz targets.
+var (
+	SplitBundle = splitBundle
+	PublicOf    = publicOf
+)

@@ -35,7 +35,7 @@ func VerifySource(ctx context.Context, source Source, opts SourceOptions) (*Repo
 	}
 	v := &sourceVerifier{
 		Report: Report{Where: source.Name(), Keys: opts.Keys, Findings: []Finding{}}, opts: opts, source: source,
-		versions: make(map[string][]Object), edge: edge{roots: make([]tlog.Hash, 0, 64)},
+		versions: make(map[string][]Object), partial: make(map[partOf][]int), edge: edge{roots: make([]tlog.Hash, 0, 64)},
 	}
 	if err := v.list(ctx); err != nil {
 		return nil, err
@@ -67,12 +67,20 @@ type sourceVerifier struct {
 	opts     SourceOptions
 	source   Source
 	versions map[string][]Object // by key, the oldest first, without delete markers
+	partial  map[partOf][]int    // widths of the partial tiles that there are
 
 	checkpoints []*Checkpoint // that verify, by size
 	head        *Checkpoint   // the newest whose tiles should be there
 	newest      *Checkpoint   // of all
 	edge        edge
 	hashes      []byte // the leaves' hashes that were read, one after the other, while a comparison is to follow
+}
+
+// partOf names a tile, whatever its width.
+type partOf struct {
+	level  int
+	index  int64
+	bundle bool
 }
 
 // list reads what there is, and finds what was overwritten or deleted.
@@ -93,6 +101,10 @@ func (v *sourceVerifier) list(ctx context.Context) error {
 		return err
 	}
 	for key, list := range v.versions {
+		if t, bundle, ok := parseTilePath(key); ok && t.width < tileWidth {
+			of := partOf{t.level, t.index, bundle}
+			v.partial[of] = append(v.partial[of], t.width)
+		}
 		// Listings give the newest version first. Those of one moment stay in the opposite order of theirs.
 		slices.Reverse(list)
 		slices.SortStableFunc(list, func(a, b Object) int { return a.At.Compare(b.At) })
@@ -213,6 +225,60 @@ func (v *sourceVerifier) tile(ctx context.Context, t tileID, bundle bool) (data 
 	return nil, key, ErrNoObject
 }
 
+// widthOf is the width that a tile's key tells.
+func widthOf(key string) int {
+	t, _, _ := parseTilePath(key)
+	return t.width
+}
+
+// narrower holds the narrower objects of a tile, of the time when the log was smaller, against what there is now: each is
+// the beginning of it.
+func (v *sourceVerifier) narrower(ctx context.Context, t tileID, bundle bool, whole []byte) error {
+	path := tileID.path
+	if bundle {
+		path = tileID.bundlePath
+	}
+	for _, width := range v.partial[partOf{t.level, t.index, bundle}] {
+		if width >= t.width { // the one that was read, or of a tree that grows just now
+			continue
+		}
+		part := t
+		part.width = width
+		key := path(part)
+		if len(v.versions[key]) == 0 { // deleted, which was told
+			continue
+		}
+		data, err := v.get(ctx, key)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
+		want := whole[:min(len(whole), width*tlog.HashSize)]
+		if bundle {
+			want = firstEvents(whole, width)
+		}
+		if !bytes.Equal(data, want) {
+			kind := KindTree
+			if bundle {
+				kind = KindEdited
+			}
+			v.add(kind, leafOfKey(key), uuid.UUID{}, key, "%s is not the beginning of what stands there now: somebody changed it", key)
+		}
+	}
+	return nil
+}
+
+// firstEvents is the part of a bundle that holds its first events.
+func firstEvents(bundle []byte, count int) []byte {
+	at := 0
+	for range count {
+		if at+2 > len(bundle) {
+			break
+		}
+		at += 2 + int(bundle[at])<<8 + int(bundle[at+1])
+	}
+	return bundle[:min(at, len(bundle))]
+}
+
 // tree recomputes the tree from the leaves' hashes, and the hashes from the events.
 func (v *sourceVerifier) tree(ctx context.Context) error {
 	due := v.checkpoints
@@ -231,7 +297,7 @@ func (v *sourceVerifier) tree(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read %s: %w", key, err)
 		}
-		if len(hashes) < t.width*tlog.HashSize || len(hashes)%tlog.HashSize != 0 {
+		if len(hashes) != widthOf(key)*tlog.HashSize {
 			v.add(KindTree, first, uuid.UUID{}, key, "%s has %d bytes, which is not the length of a tile", key, len(hashes))
 			return nil
 		}
@@ -240,6 +306,9 @@ func (v *sourceVerifier) tree(ctx context.Context) error {
 			v.hashes = append(v.hashes, hashes...)
 		}
 		if first+int64(t.width) > v.opts.From {
+			if err := v.narrower(ctx, t, false, hashes); err != nil {
+				return err
+			}
 			missing, err := v.events(ctx, t, hashes)
 			if err != nil {
 				return err
@@ -315,9 +384,12 @@ func (v *sourceVerifier) events(ctx context.Context, t tileID, hashes []byte) (m
 		return false, fmt.Errorf("read %s: %w", key, err)
 	}
 	events, err := splitBundle(bundle)
-	if err != nil || len(events) < t.width {
-		v.add(KindEdited, first, uuid.UUID{}, key, "%s cannot be taken apart into %d events: somebody changed it", key, t.width)
+	if err != nil || len(events) != widthOf(key) {
+		v.add(KindEdited, first, uuid.UUID{}, key, "%s cannot be taken apart into %d events: somebody changed it", key, widthOf(key))
 		return false, nil //nolint:nilerr // it is a finding
+	}
+	if err := v.narrower(ctx, t, true, bundle); err != nil {
+		return false, err
 	}
 	for i, event := range events[:t.width] {
 		v.Events++
@@ -372,8 +444,12 @@ func (v *sourceVerifier) level(ctx context.Context, level int, made []tileHash) 
 			v.add(KindObject, leafOfKey(key), uuid.UUID{}, key, "%s is missing", key)
 		case err != nil:
 			return fmt.Errorf("read %s: %w", key, err)
-		case len(got) < len(want) || !bytes.Equal(got[:len(want)], want):
+		case len(got) != widthOf(key)*tlog.HashSize || !bytes.Equal(got[:len(want)], want):
 			v.add(KindTree, leafOfKey(key), uuid.UUID{}, key, "%s is not what the tiles below it make: somebody changed it", key)
+		default:
+			if err := v.narrower(ctx, t, false, want); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
