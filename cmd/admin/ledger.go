@@ -367,7 +367,7 @@ func (c *auditKeyRotateCmd) Run(ctx context.Context, p *process) error {
 		if err != nil {
 			return err
 		}
-		return c.say(p, map[string]string{"public_key": public}, "%s\nGive it to whoever verifies, beside the one before. Restart admin, so that it signs with it.\n", public)
+		return c.say(p, map[string]string{"public_key": public}, "%s\nGive it to whoever verifies, beside the one before. Every admin that runs takes it up by itself.\n", public)
 	})
 }
 
@@ -560,7 +560,8 @@ func (c *auditRecoverCmd) Run(ctx context.Context, p *process) error {
 	}
 	text := fmt.Sprintf("The %s verifies. The database had %d leaves, and has %d; %d events were put back.\n", source.Name(), done.From, done.Size, done.Events)
 	if done.Lost > 0 {
-		text += fmt.Sprintf("%d leaves had been signed and were not copied yet: they are lost, and the log says so.\n", done.Lost)
+		text += fmt.Sprintf("%d leaves, %d to %d, had been signed and were not copied yet: they are lost, and the log says so. Each proxy's own log may know what they were.\n",
+			done.Lost, done.LostFrom(), done.LostTo())
 	}
 	if done.NewKey != "" {
 		text += "A new signing key was made. Its public half, for whoever verifies:\n" + done.NewKey + "\n"

@@ -73,7 +73,7 @@ var queryFields = []struct{ name, example string }{
 // ParseQuery reads a search. Times that are given as how long ago are counted from now. The error is a *QueryError.
 func ParseQuery(text string, now time.Time) (*Query, error) {
 	if len(text) > maxQuery {
-		return nil, &QueryError{maxQuery + 1, fmt.Sprintf("the search is longer than %d bytes", maxQuery)}
+		return nil, &QueryError{utf8.RuneCountInString(text[:maxQuery]) + 1, fmt.Sprintf("the search is longer than %d bytes", maxQuery)}
 	}
 	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
 		return nil, &QueryError{1, "the search is not valid text"}

@@ -45,6 +45,7 @@ func TestWhatIsWrongWithASearchIsToldByColumn(t *testing.T) {
 		{"actor:*", 7, "more than *"},
 		{strings.Repeat("x ", 40), 65, "at most 32 terms"},
 		{strings.Repeat("x", 3000), 2001, "longer than"},
+		{strings.Repeat("ä", 1500), 1001, "longer than"},
 		{"a\x00b", 1, "not valid text"},
 	} {
 		_, err := audit.ParseQuery(c.text, now)
@@ -127,7 +128,7 @@ func TestTheDatabaseFindsWhatMatchSays(t *testing.T) {
 		"actor:" + ids[0], "app:web", "app:web,api", "app:web*", "-app:web", "action:process.exec", "action:process.*", "action:app.list,process.list", `resource:"a\"b\\c%_"`, "resource:web*",
 		"decision:deny", "-decision:deny,allow", "phase:refused", "kind:poll", "kind:all", "-kind:action", "kind:poll,action", "status:>=400", "status:4xx", "-status:200", "status:<1,500",
 		"address:10.0.0.0/8", "-address:10.1.2.3", "address:2001:db8::/32", "code:no-permission", "-client:cli", `"drop table"`, `-"drop table"`, `"say \"hi\""`, "web", "ünder", "Ünder", "%", "_",
-		"since:10d", "until:5d", "since:40d", `"tab	here"`, "id:" + events[3].ID.String(), "request:" + events[7].RequestID.String() + "," + events[9].RequestID.String(),
+		"\"\n\"", "since:10d", "until:5d", "since:40d", `"tab	here"`, "id:" + events[3].ID.String(), "request:" + events[7].RequestID.String() + "," + events[9].RequestID.String(),
 	}
 	for i := range 250 {
 		var list []string

@@ -172,7 +172,14 @@ func (q *Query) where(c *conditions, but int) {
 func (v *value) sql(field string, c *conditions) string {
 	switch field {
 	case "":
-		return "position(" + c.arg(foldASCII(v.text)) + `::text in lower(concat_ws(E'\n', e.actor_label, e.action, e.app, e.resource) collate "C")) > 0` +
+		if needle := c.arg(foldASCII(v.text)); strings.Contains(v.text, "\n") { // which the other way would find between two columns
+			var text string
+			for _, column := range []string{"actor_label", "action", "app", "resource"} {
+				text += "position(" + needle + "::text in lower(e." + column + ` collate "C")) > 0 or `
+			}
+			return text + "position(" + c.arg(foldASCII(jsonInner(v.text))) + `::text in lower(e.detail::text collate "C")) > 0`
+		}
+		return "position($" + strconv.Itoa(len(c.args)) + `::text in lower(concat_ws(E'\n', e.actor_label, e.action, e.app, e.resource) collate "C")) > 0` +
 			" or position(" + c.arg(foldASCII(jsonInner(v.text))) + `::text in lower(e.detail::text collate "C")) > 0`
 	case "actor":
 		text := "e.actor_id = any(" + c.arg(pq.Array(v.resolved.ids)) + "::text[])"

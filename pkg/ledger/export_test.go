@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 
+	"github.com/jmoiron/sqlx"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -46,3 +47,6 @@ var (
 	SplitBundle = splitBundle
 	PublicOf    = publicOf
 )
+
+// Discard ends the session of a connection.
+func Discard(conn *sqlx.Conn) { discard(conn) }

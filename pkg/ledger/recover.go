@@ -38,6 +38,12 @@ type Recovered struct {
 	NewKey string  // public key that checkpoints are signed with from now on; empty when it is the one before
 }
 
+// LostFrom is the first leaf that was signed and is lost, when any is.
+func (r *Recovered) LostFrom() int64 { return r.Size }
+
+// LostTo is the last leaf that was signed and is lost; it is before LostFrom when none is.
+func (r *Recovered) LostTo() int64 { return r.Size + r.Lost - 1 }
+
 // Recover puts back into the database what the source holds beyond it: leaves, hashes, events and the checkpoint. The
 // source has to verify first, and the database has to hold a beginning of the same log, or nothing of it. What was signed
 // beyond what the source holds is lost, and is said so in the log. No sequencer may run meanwhile; the lock sees to it.

@@ -126,6 +126,9 @@ type stopError struct {
 
 func (e *stopError) Error() string { return e.message }
 
+// errKeyReplaced ends a term in which another process made a new signing key: the next one begins with it.
+var errKeyReplaced = errors.New("the signing key was replaced")
+
 // The pause before the lock is asked for again.
 const (
 	lockPause  = time.Second
@@ -142,6 +145,9 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		var stop *stopError
 		switch {
 		case ctx.Err() != nil:
+		case errors.Is(err, errKeyReplaced):
+			s.Log.InfoContext(ctx, "the signing key was replaced; the next checkpoint is signed with both")
+			pause = 0
 		case errors.As(err, &stop):
 			s.setTrouble(stop.message)
 			s.Log.ErrorContext(ctx, "the ledger signs nothing", "code", stop.code, "reason", stop.message)
@@ -224,6 +230,7 @@ type term struct {
 	conn    *sqlx.Conn
 	scanner audit.RawScanner
 	origin  string
+	newest  string        // public half of the newest key
 	signers []note.Signer // of the next checkpoint; the newest last
 	edge    edge
 	cursor  cursor
@@ -268,7 +275,7 @@ func (s *Sequencer) begin(ctx context.Context, conn *sqlx.Conn) (*term, error) {
 		return nil, err
 	}
 	newest := rows[len(rows)-1]
-	t.origin = nameOf(newest.PublicKey)
+	t.origin, t.newest = nameOf(newest.PublicKey), newest.PublicKey
 	var ring Keyring
 	for _, row := range rows {
 		ring = append(ring, row.PublicKey)
@@ -604,7 +611,7 @@ func (t *term) sweep(ctx context.Context, from, until time.Time, held bool) erro
 	ctx, cancel := context.WithTimeout(ctx, t.MaxWait)
 	defer cancel()
 	for {
-		full, err := t.batchOf(ctx, true, func(tx *sqlx.Tx) (*sqlx.Rows, error) {
+		full, err := t.batchOf(ctx, true, t.MaxBatch, func(tx *sqlx.Tx) (*sqlx.Rows, error) {
 			return tx.QueryxContext(ctx, selectLate, from, until, t.MaxBatch, t.cursor.epoch, t.cursor.bound(), held)
 		}, true)
 		if err != nil || !full {
@@ -713,17 +720,25 @@ func (t *term) lookAtHorizon(ctx context.Context, now time.Time) (held bool, err
 // batch gives the next events their leaves. Full says that there may be more at once.
 func (t *term) batch(ctx context.Context, careful bool) (full bool, err error) {
 	careful = careful || !t.cursor.whole
-	return t.batchOf(ctx, careful, func(tx *sqlx.Tx) (*sqlx.Rows, error) {
+	limit := t.MaxBatch
+	if !t.cursor.whole {
+		limit *= largePieces
+	}
+	return t.batchOf(ctx, careful, limit, func(tx *sqlx.Tx) (*sqlx.Rows, error) {
 		query := selectBatch
 		if careful {
 			query = selectBatchCarefully
 		}
-		return tx.QueryxContext(ctx, query, t.cursor.epoch, strconv.FormatUint(t.cursor.xid, 10), t.MaxBatch)
+		return tx.QueryxContext(ctx, query, t.cursor.epoch, strconv.FormatUint(t.cursor.xid, 10), limit)
 	}, false)
 }
 
+// largePieces is how many times larger the pieces of a transaction are that does not fit into a batch: for each of them the
+// database goes through the whole transaction, and leaves out what has its leaf.
+const largePieces = 4
+
 // batchOf is one batch, which is one transaction: leaves, hashes, checkpoint, alerts, and what is known of writers.
-func (t *term) batchOf(ctx context.Context, careful bool, query func(*sqlx.Tx) (*sqlx.Rows, error), late bool) (full bool, err error) {
+func (t *term) batchOf(ctx context.Context, careful bool, limit int, query func(*sqlx.Tx) (*sqlx.Rows, error), late bool) (full bool, err error) {
 	t.writers.begin()
 	if err := t.step(ctx, "begin a batch"); err != nil {
 		return false, err
@@ -744,7 +759,7 @@ func (t *term) batchOf(ctx context.Context, careful bool, query func(*sqlx.Tx) (
 		return false, err
 	}
 	next := t.cursor
-	if full = len(t.rows) == t.MaxBatch; !late && len(t.rows) > 0 {
+	if full = len(t.rows) == limit; !late && len(t.rows) > 0 {
 		next = t.advance(full)
 	}
 
@@ -803,6 +818,9 @@ func (t *term) batchOf(ctx context.Context, careful bool, query func(*sqlx.Tx) (
 	if _, err := t.conn.ExecContext(ctx, notifyLedger, strconv.FormatInt(t.edge.size, 10)); err != nil {
 		return false, fmt.Errorf("announce the checkpoint: %w", err)
 	}
+	if b.newKey {
+		return false, errKeyReplaced
+	}
 	return full, nil
 }
 
@@ -851,6 +869,7 @@ type batchMade struct {
 	actors [][2]string
 	seen   map[[2]string]bool
 	found  alerts
+	newKey bool // an event tells of a signing key that is not the one in use
 
 	canonical []byte
 }
@@ -869,6 +888,10 @@ func (t *term) place(e *audit.Event, now time.Time, late bool, b *batchMade) {
 	b.leaves = append(b.leaves, hash)
 	b.tiles = b.edge.add(hash, b.tiles)
 	t.authenticate(e, leaf, b)
+	if e.Action == ActionKey && e.Unpack() == nil {
+		made := e.Detail.Params.Get("public_key")
+		b.newKey = b.newKey || made != "" && made != t.newest
+	}
 	t.writers.see(e, now, leaf, &b.found)
 	switch ahead := e.OccurredAt.Sub(now); {
 	case ahead > clockAhead:

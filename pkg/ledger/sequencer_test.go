@@ -2,6 +2,8 @@ package ledger_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -467,17 +469,23 @@ func TestTheBucketMustBeReadableBeforeAnythingIsSigned(t *testing.T) {
 
 func TestARotatedKeySignsOnceTogetherWithTheOneBefore(t *testing.T) {
 	w := newWorld(t)
-	_, stop := w.sequence()
+	w.sequence()
 	w.insert(3)
 	w.settled()
 	before := w.keys()
-	if _, err := ledger.Rotate(t.Context(), w.admin, w.source, w.key, event(0)); err != nil {
+	// Another process makes it: the one that sequences takes it up by itself.
+	e := event(0)
+	e.Action = ledger.ActionKey
+	made, err := ledger.Rotate(t.Context(), w.admin, w.source, w.key, e)
+	if err != nil {
 		t.Fatal(err)
 	}
-	stop()
-	w.sequence()
 	w.settled()
-	w.insert(3)
+	eventually(t, "the new key signs alone", func() bool {
+		w.insert(1)
+		c, _, err := ledger.Head(t.Context(), w.admin, ledger.Keyring{made})
+		return err == nil && len(c.Signers) == 1 && !strings.Contains(c.Note, signatureOf(before[0]))
+	})
 	w.settled()
 	keys := w.keys()
 	if len(keys) != 2 || keys[0] != before[0] {
@@ -514,6 +522,16 @@ func TestARotatedKeySignsOnceTogetherWithTheOneBefore(t *testing.T) {
 	}
 }
 
+// signatureOf is how a signature by a key begins in a note: its hash in base64, but for the character that it shares.
+func signatureOf(public string) string {
+	parts := strings.Split(public, "+")
+	hash, err := hex.DecodeString(parts[1])
+	if err != nil {
+		return err.Error()
+	}
+	return base64.StdEncoding.EncodeToString(hash)[:5]
+}
+
 func TestAGivenKeyIsUsed(t *testing.T) {
 	w := newWorld(t)
 	private, public := newLogKey(t, origin)
@@ -544,4 +562,46 @@ func TestAGivenKeyIsUsed(t *testing.T) {
 	if !report.Sound() {
 		t.Error(report)
 	}
+}
+
+// However a session's last transaction ends, and whoever ends it first, its lock is let go, and it serves nobody else.
+func TestADiscardedSessionKeepsNoLock(t *testing.T) {
+	w := newWorld(t)
+	for i := range 300 {
+		conn, err := w.admin.Connx(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pid int
+		if err := conn.GetContext(t.Context(), &pid, `select pg_backend_pid() from pg_advisory_lock(7220417099)`); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		tx, err := conn.BeginTxx(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch i % 3 {
+		case 0: // package sql rolls back by itself
+			go cancel()
+		case 1:
+			w.super.MustExec(`select pg_terminate_backend($1)`, pid)
+			_, _ = tx.ExecContext(ctx, `select 1`)
+			go cancel()
+		case 2:
+			if err := tx.Rollback(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ledger.Discard(conn)
+		cancel()
+		eventually(t, "the session is gone", func() bool {
+			var held int
+			if err := w.super.Get(&held, `select count(*) from pg_locks where locktype = 'advisory' and objid = (7220417099::bigint & 4294967295)::oid`); err != nil {
+				t.Fatal(err)
+			}
+			return held == 0
+		})
+	}
+	eventually(t, "nothing is in use", func() bool { return w.admin.Stats().InUse == 0 })
 }

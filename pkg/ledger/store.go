@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/google/uuid"
@@ -180,11 +181,17 @@ func entries(ctx context.Context, db sqlx.QueryerContext, from, to int64, scanne
 
 // discard ends the session of a connection, and with it its locks and settings: nothing of it goes back to the pool.
 func discard(conn *sqlx.Conn) {
-	// When the connection broke in the middle of a transaction, package sql puts it away on a goroutine of its own. Raw looks
-	// whether that was done and takes its lock afterwards, and panics when it was done in between. Then it is gone, as wanted.
+	// A connection that broke, or whose context ended, in the middle of a transaction is put away by package sql on a goroutine
+	// of its own. Raw looks first whether that was done, and then reads what it clears (database/sql, Conn.grabConn and
+	// Conn.close): in between, it dereferences nil. Then the session has been ended with an error, and never goes back to the
+	// pool, as is wanted; what Raw holds is the Conn's own lock, which nobody asks for any more.
 	defer func() {
-		if recover() != nil {
-			_ = conn.Close() // says that it is closed
+		what := recover()
+		if what == nil {
+			return
+		}
+		if _, dereference := what.(runtime.Error); !dereference {
+			panic(what)
 		}
 	}()
 	_ = conn.Raw(func(any) error { return driver.ErrBadConn })

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/postgres/postgrestest"
@@ -198,6 +200,89 @@ func TestALostDatabaseIsRebuiltFromTheBucket(t *testing.T) {
 	}
 	if alerts := fresh.alerted(""); len(alerts) > 0 {
 		t.Error(alerts[0].Message)
+	}
+}
+
+// What had been signed, and was not in the bucket yet with its events, is lost with the database. The recovery says how much
+// and up to which checkpoint, the log does, and verification does; none of them takes it for a fork, and anything else
+// of the kind still is one.
+func TestSignedLeavesThatAreLostAreTold(t *testing.T) {
+	w, b := newWorld(t), newBucket(t)
+	_, stop := w.sequence()
+	w.write(300)
+	w.settled()
+	later := new(clock)
+	a := ledger.NewAnchor(ledger.AnchorConfig{DB: w.admin, Storage: b, Chain: "bucket/" + origin, Key: w.key, Interval: time.Hour, Retention: 24 * time.Hour, Now: later.now})
+	a.Attempt(t.Context(), true)
+	w.write(200)
+	w.settled()
+	later.advance(2 * time.Minute)
+	a.Attempt(t.Context(), false) // the checkpoint alone
+	if trouble := w.trouble(); trouble != "" {
+		t.Fatal(trouble)
+	}
+	stop()
+	keys := w.keys()
+	lost, err := ledger.NewestCheckpoint(t.Context(), b, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	fresh := worldOf(t, postgrestest.New(t))
+	e := audit.NewEvent(time.Now())
+	e.ActorKind, e.ActorLabel = audit.ActorSystem, "command line"
+	done, err := ledger.Recover(t.Context(), ledger.RecoverConfig{DB: fresh.pg.Owner(t), Source: b, Keys: keys, Key: w.key, Signing: fresh.source, By: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done.Lost < 200 || done.Lost != lost.N-done.Size || done.LostFrom() != done.Size || done.LostTo() != lost.N-1 {
+		t.Errorf("%+v of %d", done, lost.N)
+	}
+	// The database verifies before anything new is signed, and the bucket against it.
+	all := append(slices.Clone(keys), done.NewKey)
+	verify := func(source ledger.Source, db *sqlx.DB) *ledger.Report {
+		report, err := ledger.VerifySource(t.Context(), source, ledger.SourceOptions{VerifyOptions: ledger.VerifyOptions{Keys: all}, DB: db})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report
+	}
+	if report := verify(b, fresh.admin); !report.Sound() || !strings.Contains(report.String(), "were lost with the database") {
+		t.Errorf("%s", report)
+	}
+	s, stop := fresh.sequence(func(c *ledger.SequencerConfig) {
+		c.Anchored = func(ctx context.Context) (*ledger.Checkpoint, error) { return ledger.NewestCheckpoint(ctx, b, all) }
+	})
+	for range 2 { // beyond the size of what was lost, and with another start
+		fresh.write(150)
+		fresh.settled()
+		if trouble := s.State().Trouble; trouble != "" {
+			t.Fatal(trouble)
+		}
+		fresh.anchor(b).Attempt(t.Context(), true)
+		if trouble := fresh.trouble(); trouble != "" {
+			t.Fatal(trouble)
+		}
+		for _, db := range []*sqlx.DB{fresh.admin, nil} {
+			if report := verify(b, db); !report.Sound() {
+				t.Errorf("%s", report)
+			}
+		}
+		stop()
+		s, stop = fresh.sequence(func(c *ledger.SequencerConfig) {
+			c.Anchored = func(ctx context.Context) (*ledger.Checkpoint, error) { return ledger.NewestCheckpoint(ctx, b, all) }
+		})
+	}
+	if report := verify(b, nil); !strings.Contains(report.String(), "lost with the database") {
+		t.Errorf("without the database it does not tell what was lost:\n%s", report)
+	}
+	if report := fresh.verify(func(o *ledger.VerifyOptions) { o.Keys = all }); !report.Sound() {
+		t.Errorf("%s", report)
+	}
+	var told int
+	if err := fresh.super.Get(&told, `select count(*) from rgw.audit_events e join rgw.ledger_leaves l using (occurred_at, event_id)
+		where action = 'ledger.restored' and detail -> 'params' ->> 'lost_to' = $1 and detail -> 'params' ->> 'lost_root' = $2`, strconv.FormatInt(lost.N, 10), lost.Hash.String()); err != nil || told != 1 {
+		t.Errorf("%d events tell of it, %v", told, err)
 	}
 }
 

@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"rackgateway/pkg/audit"
 )
 
 // SourceOptions say how storage is verified.
@@ -35,7 +38,7 @@ func VerifySource(ctx context.Context, source Source, opts SourceOptions) (*Repo
 	}
 	v := &sourceVerifier{
 		Report: Report{Where: source.Name(), Keys: opts.Keys, Findings: []Finding{}}, opts: opts, source: source,
-		versions: make(map[string][]Object), partial: make(map[partOf][]int), edge: edge{roots: make([]tlog.Hash, 0, 64)},
+		versions: make(map[string][]Object), partial: make(map[partOf][]int), lost: make(map[string]bool), edge: edge{roots: make([]tlog.Hash, 0, 64)},
 	}
 	if err := v.list(ctx); err != nil {
 		return nil, err
@@ -69,9 +72,11 @@ type sourceVerifier struct {
 	versions map[string][]Object // by key, the oldest first, without delete markers
 	partial  map[partOf][]int    // widths of the partial tiles that there are
 
-	checkpoints []*Checkpoint // that verify, by size
-	head        *Checkpoint   // the newest whose tiles should be there
-	newest      *Checkpoint   // of all
+	checkpoints []*Checkpoint   // that verify, by size
+	head        *Checkpoint     // the newest whose tiles should be there
+	strangers   []stranger      // checkpoints of another history
+	lost        map[string]bool // what recoveries, by the log itself, could not bring back: SIZE ROOT of its checkpoint
+	newest      *Checkpoint     // of all
 	edge        edge
 	hashes      []byte // the leaves' hashes that were read, one after the other, while a comparison is to follow
 }
@@ -199,6 +204,9 @@ func (v *sourceVerifier) signed(ctx context.Context) error {
 	})
 	for i := 1; i < len(v.checkpoints); i++ {
 		if a, b := v.checkpoints[i-1], v.checkpoints[i]; a.N == b.N && a.Hash != b.Hash {
+			if a.N <= v.head.N { // one of them is held against the tree, and does not fit
+				continue
+			}
 			v.add(KindForked, -1, uuid.UUID{}, "", "two checkpoints of size %d have different roots, %v and %v: the key signed two histories", a.N, a.Hash, b.Hash)
 		}
 	}
@@ -285,7 +293,7 @@ func (v *sourceVerifier) tree(ctx context.Context) error {
 	for len(due) > 0 && due[0].N == 0 {
 		due = due[1:]
 	}
-	gone, lost := int64(0), false // events that storage keeps no longer
+	gone := int64(0) // events that storage keeps no longer
 	higher := make(map[int][]tileHash)
 	for _, t := range tilesOf(v.head.N, 0, 0) {
 		first := t.index * tileWidth
@@ -321,19 +329,12 @@ func (v *sourceVerifier) tree(ctx context.Context) error {
 			}
 		}
 		for i := range t.width {
-			var made []tileHash
-			if !lost {
-				made = v.edge.add(tlog.Hash(hashes[i*tlog.HashSize:(i+1)*tlog.HashSize]), nil)
-			}
-			for _, m := range made {
+			for _, m := range v.edge.add(tlog.Hash(hashes[i*tlog.HashSize:(i+1)*tlog.HashSize]), nil) {
 				higher[m.level] = append(higher[m.level], m)
 			}
-			for !lost && len(due) > 0 && due[0].N == v.edge.size {
+			for len(due) > 0 && due[0].N == v.edge.size {
 				if root := v.edge.root(); root != due[0].Hash {
-					leaf, event := v.suspectIn(ctx, due[0])
-					v.add(KindForked, leaf, event, "", "the tiles make a tree of size %d with root %v, and its checkpoint has %v: somebody changed a tile, from leaf %d on, or the tree was forked",
-						due[0].N, root, due[0].Hash, leaf)
-					lost = true
+					v.strangers = append(v.strangers, stranger{due[0], root})
 				}
 				due = due[1:]
 			}
@@ -345,7 +346,11 @@ func (v *sourceVerifier) tree(ctx context.Context) error {
 	if gone > 0 {
 		v.expired(ctx, gone)
 	}
-	for level := 1; level <= topLevel && !lost; level++ {
+	forked, err := v.judge(ctx)
+	if err != nil {
+		return err
+	}
+	for level := 1; level <= topLevel && !forked; level++ {
 		if err := v.level(ctx, level, higher[level]); err != nil {
 			return err
 		}
@@ -356,14 +361,46 @@ func (v *sourceVerifier) tree(ctx context.Context) error {
 	return nil
 }
 
-// suspectIn is the first leaf that the tree may differ from the signed one at: behind the last checkpoint that fitted.
-func (v *sourceVerifier) suspectIn(_ context.Context, c *Checkpoint) (int64, uuid.UUID) {
+// stranger is a checkpoint that the tree does not fit.
+type stranger struct {
+	*Checkpoint
+
+	root tlog.Hash // that the tree has
+}
+
+// judge tells which of the checkpoints that do not fit the tree were signed before the database was lost, by what the log
+// says of its recoveries, and which are forks.
+func (v *sourceVerifier) judge(ctx context.Context) (forked bool, err error) {
+	for _, s := range v.strangers {
+		known := v.lost[lostMark(s.N, s.Hash.String())]
+		if !known && v.opts.DB != nil { // the recovery may stand below what was read now
+			if err := v.opts.DB.GetContext(ctx, &known, selectRestore, s.Note, v.head.N); err != nil {
+				return false, fmt.Errorf("read what was restored: %w", err)
+			}
+		}
+		switch {
+		case known:
+			v.note("the checkpoint of size %d is of leaves that were lost with the database before they were copied: the log was rebuilt since, and says so", s.N)
+		case !forked:
+			forked = true
+			leaf, event := v.suspectBelow(s.Checkpoint)
+			v.add(KindForked, leaf, event, "", "the tiles make a tree of size %d with root %v, and its checkpoint has %v: somebody changed a tile, from leaf %d on, or the tree was forked",
+				s.N, s.root, s.Hash, leaf)
+		}
+	}
+	return forked, nil
+}
+
+// suspectBelow is the first leaf that the tree may differ from the signed one at: behind the last checkpoint that fitted.
+func (v *sourceVerifier) suspectBelow(c *Checkpoint) (int64, uuid.UUID) {
 	leaf := int64(0)
 	for _, other := range v.checkpoints {
 		if other.N >= c.N {
 			break
 		}
-		leaf = other.N
+		if !slices.ContainsFunc(v.strangers, func(s stranger) bool { return s.Checkpoint == other }) {
+			leaf = other.N
+		}
 	}
 	for _, f := range v.Findings { // an event that does not fit its hash says where
 		if f.Kind == KindEdited && f.Leaf >= 0 && f.Leaf < c.N {
@@ -371,6 +408,27 @@ func (v *sourceVerifier) suspectIn(_ context.Context, c *Checkpoint) (int64, uui
 		}
 	}
 	return leaf, uuid.UUID{}
+}
+
+// lostMark names a checkpoint.
+func lostMark(size int64, root string) string { return strconv.FormatInt(size, 10) + " " + root }
+
+// restoredMark is how the canonical bytes of an event spell that it tells of a recovery.
+var restoredMark = []byte(`"action":"` + ActionRestored + `"`)
+
+// recovery notes what an event says of a recovery, if it tells of one.
+func (v *sourceVerifier) recovery(canonical []byte) {
+	if !bytes.Contains(canonical, restoredMark) {
+		return
+	}
+	e, err := audit.ParseCanonical(canonical)
+	if err != nil || e.Action != ActionRestored {
+		return
+	}
+	size, err := strconv.ParseInt(e.Detail.Params.Get("lost_to"), 10, 64)
+	if err == nil {
+		v.lost[lostMark(size, e.Detail.Params.Get("lost_root"))] = true
+	}
 }
 
 // events holds the events of a tile against its hashes. Missing says that they are not there.
@@ -395,7 +453,9 @@ func (v *sourceVerifier) events(ctx context.Context, t tileID, hashes []byte) (m
 		v.Events++
 		if hash := tlog.RecordHash(event); !bytes.Equal(hash[:], hashes[i*tlog.HashSize:(i+1)*tlog.HashSize]) {
 			v.add(KindEdited, first+int64(i), idIn(event), key, "the event at leaf %d in %s is not what its hash says: somebody edited it, or the hash", first+int64(i), key)
+			continue
 		}
+		v.recovery(event)
 	}
 	return false, nil
 }
