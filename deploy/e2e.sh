@@ -22,7 +22,7 @@ fi
 # Without it, and with -short among the flags, only the scenarios marked quick run.
 export E2E=full
 # The ledger's bucket is verified by a program of somebody else's, built from its source.
-go test -count=1 -timeout 20m -run IndependentProgram ./pkg/ledger
+go test -tags independent -count=1 -timeout 20m -run IndependentProgram ./pkg/ledger
 # The scenarios of the CLI once more, with everybody asked for second factors that they gave just now.
 case " $* " in
   *" -short "*) ;;

@@ -31,6 +31,7 @@ type auditCmds struct {
 	Export  auditExportCmd  `cmd:"" help:"Write out events, with checkpoint and proofs."`
 	Anchor  auditAnchorCmd  `cmd:"" help:"Copy the ledger to its bucket now."`
 	Copy    auditCopyCmd    `cmd:"" help:"Copy the bucket into a folder."`
+	Hold    auditHoldCmds   `cmd:"" help:"Legal holds: what keeps retention from dropping events."`
 	Recover auditRecoverCmd `cmd:"" help:"Rebuild the database's log from its bucket."`
 }
 

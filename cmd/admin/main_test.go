@@ -21,6 +21,7 @@ import (
 
 	"rackgateway/pkg/audit"
 	"rackgateway/pkg/directory"
+	"rackgateway/pkg/ledger"
 	"rackgateway/pkg/notify"
 	"rackgateway/pkg/notify/notifytest"
 	"rackgateway/pkg/postgres"
@@ -28,6 +29,7 @@ import (
 	"rackgateway/pkg/postgres/postgrestest"
 	"rackgateway/pkg/seal"
 	"rackgateway/pkg/secret"
+	"rackgateway/pkg/testenv/s3server"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -84,6 +86,8 @@ func tick(dir string) time.Duration {
 //	clock TIME              sets the program's clock
 //	slack                   connects a workspace, as an administrator does in the console
 //	take NAME FILE REGEXP   sets an environment variable to what the expression's first group matches
+//	sequence                gives every event its place in the ledger, as admin does while it serves
+//	bucket                  makes a bucket with Object Lock in a real S3 server, and points the environment at it
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -119,11 +123,13 @@ func TestScripts(t *testing.T) {
 					"run": func(ts *testscript.TestScript, neg bool, args []string) {
 						code(ts, neg, append([]string{"0"}, args...))
 					},
-					"code":  code,
-					"mask":  mask,
-					"clock": func(ts *testscript.TestScript, _ bool, args []string) { ts.Setenv(clockVariable, args[0]) },
-					"take":  take,
-					"slack": func(ts *testscript.TestScript, _ bool, _ []string) { connectSlack(ts, db) },
+					"code":     code,
+					"mask":     mask,
+					"clock":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Setenv(clockVariable, args[0]) },
+					"take":     take,
+					"sequence": func(ts *testscript.TestScript, _ bool, _ []string) { sequence(ts, db) },
+					"bucket":   func(ts *testscript.TestScript, _ bool, _ []string) { bucket(ts) },
+					"slack":    func(ts *testscript.TestScript, _ bool, _ []string) { connectSlack(ts, db) },
 					"sql": func(ts *testscript.TestScript, _ bool, args []string) {
 						owner, err := postgres.Open(postgres.Config{URL: db.OwnerURL()})
 						ts.Check(err)
@@ -181,7 +187,7 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 func runAdmin(ts *testscript.TestScript, want int, args []string) {
 	var environ []string
 	for _, name := range []string{"DATABASE_URL", "ADMIN_DATABASE_URL", "AUDIT_MAC_KEY", "LOG_FORMAT", "RACK_TOKN", "APP_SECRET_KEY", "APP_SECRET_KEY_PREVIOUS",
-		"POSTMARK_API_TOKEN", "POSTMARK_FROM", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET", "SLACK_SIGNING_SECRET", "SLACK_API_BASE"} {
+		"POSTMARK_API_TOKEN", "POSTMARK_FROM", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET", "SLACK_SIGNING_SECRET", "SLACK_API_BASE", "AUDIT_SIGNING_KEY", "DOMAIN"} {
 		if value := ts.Getenv(name); value != "" {
 			environ = append(environ, name+"="+value)
 		}
@@ -220,6 +226,60 @@ func take(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("nothing in %s matches %s", args[1], args[2])
 	}
 	ts.Setenv(args[0], found[1])
+}
+
+// sequence runs a sequencer until every event has its place.
+func sequence(ts *testscript.TestScript, db *postgrestest.Database) {
+	clock, err := time.Parse(time.RFC3339, ts.Getenv(clockVariable))
+	ts.Check(err)
+	key, err := audit.NewKey([]byte(ts.Getenv("AUDIT_MAC_KEY")))
+	ts.Check(err)
+	keys, err := seal.NewKeys(secret.NewText(ts.Getenv("APP_SECRET_KEY")), secret.Text{})
+	ts.Check(err)
+	pool, err := postgres.Open(postgres.Config{URL: db.AdminURL()})
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	done := make(chan struct{})
+	s := ledger.NewSequencer(ledger.SequencerConfig{
+		DB: pool, Keys: ledger.KeySource{Origin: ts.Getenv("DOMAIN") + "/acme/staging", Box: keys.Box(ledger.SealPurpose)}, MACKey: key,
+		Now: func() time.Time { return clock }, Poll: 5 * time.Millisecond,
+	})
+	go func() {
+		defer close(done)
+		_ = s.Run(ctx)
+	}()
+	waiting := 1
+	for ctx.Err() == nil && waiting > 0 {
+		ts.Check(pool.GetContext(ctx, &waiting, `select count(*) + (select count(*) = 0 from rgw.ledger_checkpoints)::int from rgw.audit_events e
+			where not exists (select from rgw.ledger_leaves l where l.occurred_at = e.occurred_at and l.event_id = e.event_id)`))
+	}
+	err = ctx.Err()
+	cancel()
+	<-done
+	ts.Check(errors.Join(err, pool.Close()))
+	if trouble := s.State().Trouble; trouble != "" {
+		ts.Fatalf("nothing is signed: %s", trouble)
+	}
+}
+
+// bucket starts a server of the script's own.
+func bucket(ts *testscript.TestScript) {
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "rgw-s3-")
+	ts.Check(err)
+	program, err := s3server.Build(ctx)
+	ts.Check(err)
+	server, err := s3server.Start(ctx, program, dir, 0, "", "")
+	ts.Check(err)
+	ts.Defer(func() { _ = errors.Join(server.Close(), os.RemoveAll(dir)) })
+	ts.Check(server.EnsureBucket(ctx, "audit"))
+	for name, value := range server.Environ() {
+		ts.Setenv(name, value)
+	}
+	for name, value := range map[string]string{"AUDIT_ANCHOR_BUCKET": "audit", "AUDIT_ANCHOR_PATH_STYLE": "true", "RACK_ORGANIZATION": "acme", "RACK_ALIAS": "staging"} {
+		ts.Setenv(name, value)
+	}
 }
 
 // The operator is who the machine says runs the program, and run puts all together as main does.

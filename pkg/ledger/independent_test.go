@@ -1,3 +1,7 @@
+//go:build independent
+
+// This file is part of make e2e in full: it builds somebody else's program.
+
 package ledger_test
 
 import (
@@ -17,9 +21,6 @@ const fsck = "github.com/transparency-dev/tessera/cmd/fsck@v1.0.4"
 
 // An independent program, which knows nothing of ours but the public key, verifies what is in the bucket.
 func TestAnIndependentProgramVerifiesTheBucket(t *testing.T) {
-	if os.Getenv("E2E") != "full" {
-		t.Skip("it is part of make e2e, because it builds somebody else's program")
-	}
 	bin := t.TempDir()
 	building, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()

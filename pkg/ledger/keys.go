@@ -118,7 +118,11 @@ func (s KeySource) ensureKeys(ctx context.Context, db *sqlx.DB, rotate bool, rec
 			}
 			next = keyRow{PublicKey: public}
 		case len(rows) == 0 || rotate:
-			private, public, err := newKey(s.Origin)
+			origin := s.Origin
+			if len(rows) > 0 { // of the same log, whatever it would be called today
+				origin = nameOf(rows[len(rows)-1].PublicKey)
+			}
+			private, public, err := newKey(origin)
 			if err != nil {
 				return err
 			}

@@ -63,7 +63,7 @@ func (b *Bucket) List(ctx context.Context, prefix string, f func(Object) error) 
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return fmt.Errorf("list the bucket: %w", err)
+			return fmt.Errorf("list the bucket: %w", objectError(err))
 		}
 		for _, v := range page.Versions {
 			err := f(Object{
@@ -113,16 +113,51 @@ func objectError(err error) error {
 	var api smithy.APIError
 	var response *awshttp.ResponseError
 	switch {
+	case errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket": // which is another thing than a bucket without the object
 	case errors.As(err, &api) && (api.ErrorCode() == "NoSuchKey" || api.ErrorCode() == "NotFound" || api.ErrorCode() == "NoSuchVersion"):
 		return ErrNoObject
 	case errors.As(err, &api) && (api.ErrorCode() == "PreconditionFailed" || api.ErrorCode() == "ConditionalRequestConflict"):
 		return ErrExists
 	case errors.As(err, &response) && response.HTTPStatusCode() == http.StatusPreconditionFailed:
 		return ErrExists
-	case errors.As(err, &response) && response.HTTPStatusCode() == http.StatusNotFound && !errors.As(err, new(*types.NoSuchBucket)):
+	case errors.As(err, &response) && response.HTTPStatusCode() == http.StatusNotFound:
 		return ErrNoObject
 	}
+	if what := remedy(err); what != "" {
+		return fmt.Errorf("%w: %s", err, what)
+	}
 	return err
+}
+
+// remedy says what to do about a refusal of storage; empty when it is none that is known. The codes are those of S3
+// ("Error responses", List of error codes) and of KMS behind it.
+func remedy(err error) string {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return ""
+	}
+	switch code := api.ErrorCode(); code {
+	case "AccessDenied", "AllAccessDisabled":
+		return "the bucket's policy or the role's rights refuse it: admin needs s3:PutObject, s3:PutObjectRetention, s3:GetObject, s3:GetObjectVersion, " +
+			"s3:GetObjectRetention and s3:ListBucketVersions, and where the policy asks for a key, that key as AUDIT_ANCHOR_KMS_KEY_ID; admin doctor looks at each"
+	case "NoSuchBucket":
+		return "there is no such bucket: check AUDIT_ANCHOR_BUCKET"
+	case "InvalidRequest", "ObjectLockConfigurationNotFoundError", "InvalidBucketState":
+		return "does the bucket have Object Lock? It has to be made with it: deploy/terraform/modules/anchors does"
+	case "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
+		return "the bucket is in another region: check AWS_REGION"
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
+		return "the credentials are not good any more: renew AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the role"
+	case "RequestTimeTooSkewed":
+		return "the clock of this machine is wrong: set it by NTP"
+	case "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout":
+		return "storage is busy: it is tried again"
+	default:
+		if strings.HasPrefix(code, "KMS.") {
+			return "the key refuses: AUDIT_ANCHOR_KMS_KEY_ID must name one that is there and enabled, in the bucket's region, and the role needs kms:GenerateDataKey and kms:Decrypt for it"
+		}
+		return ""
+	}
 }
 
 // Put implements Storage.
@@ -192,7 +227,7 @@ func (b *Bucket) Extend(ctx context.Context, key, version string, until time.Tim
 		in.VersionId = &version
 	}
 	if _, err := b.client.PutObjectRetention(ctx, in); err != nil {
-		return fmt.Errorf("lengthen the retention of %s: %w", key, err)
+		return fmt.Errorf("lengthen the retention of %s: %w", key, objectError(err))
 	}
 	return nil
 }
