@@ -226,6 +226,11 @@ func (p *Proxy) ask(ctx context.Context, escapedPath string, into any) error {
 	req.Header.Set("Convox-Actor", "rack-gateway")
 	p.password.use(req.Header)
 	resp, err := p.Transport.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && p.password.replaced(ctx, p, req.Header) {
+		_ = resp.Body.Close()
+		p.password.use(req.Header)
+		resp, err = p.Transport.RoundTrip(req)
+	}
 	if err != nil {
 		return fmt.Errorf("asking the rack for %s: %w", escapedPath, err)
 	}

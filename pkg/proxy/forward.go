@@ -102,7 +102,7 @@ func (x *exchange) forward() *refusal {
 	var body *watchedBody
 	told := false // the refusal was sent, and what the client still sends was taken
 	reverse := httputil.ReverseProxy{
-		Transport:  withoutHints{x.p.Transport, x.r.Context()},
+		Transport:  asking{x, x.r.Context()},
 		BufferPool: &x.p.buffers,
 		ErrorLog:   silent,
 		Rewrite: func(pr *httputil.ProxyRequest) {
@@ -176,14 +176,33 @@ func (x *exchange) accessEnded() string {
 	return ""
 }
 
-// withoutHints asks the rack without passing on its early hints (1xx): they would leave before the record.
-type withoutHints struct {
-	http.RoundTripper
+// asking asks the rack, without passing on its early hints (1xx): they would leave before the record. When the rack's
+// password was changed in this very moment, it asks once more, with the next one.
+type asking struct {
+	x     *exchange
 	plain context.Context // of the request, without the trace that ReverseProxy adds
 }
 
-func (t withoutHints) RoundTrip(r *http.Request) (*http.Response, error) {
-	return t.RoundTripper.RoundTrip(r.WithContext(t.plain))
+func (t asking) RoundTrip(r *http.Request) (*http.Response, error) {
+	x := t.x
+	resp, err := x.p.Transport.RoundTrip(r.WithContext(t.plain))
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	whole := x.hasForm || r.Body == nil || r.Body == http.NoBody // and so can be sent again
+	if !whole || !x.p.password.replaced(t.plain, x.p, r.Header) {
+		return resp, nil
+	}
+	_ = resp.Body.Close()                       // what a refusal says is of no use
+	if refused := x.confirm(); refused != nil { // rights may have changed while it was found out
+		return nil, refused
+	}
+	again := r.Clone(t.plain)
+	x.p.password.use(again.Header)
+	if x.hasForm {
+		again.Body = io.NopCloser(bytes.NewReader(x.form))
+	}
+	return x.p.Transport.RoundTrip(again)
 }
 
 // answered runs when the rack's status and headers are known and nothing has gone to the client. What it

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rackgateway/pkg/rack"
 	"rackgateway/pkg/secret"
 )
 
@@ -62,11 +63,14 @@ func (w *password) changing() bool {
 	return !w.next.text.IsZero() && w.current.Load() == &w.first
 }
 
-// ready makes sure that the rack takes the password, while it is being changed: a request with a body
-// that streams, and a socket, cannot be sent again.
+// ready makes sure that the rack takes the password, while it is being changed. A body that streams cannot be sent
+// again, and so goes by nothing that was found out before.
 func (w *password) ready(x *exchange) *refusal {
 	if !w.changing() {
 		return nil
+	}
+	if x.match.Route.Body == rack.StreamBody {
+		w.doubt()
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), probeTimeout)
 	defer cancel()
@@ -79,9 +83,36 @@ func (w *password) ready(x *exchange) *refusal {
 // refused notes that the rack has just refused the password, so that the next request asks at once.
 func (w *password) refused(p *Proxy) {
 	p.Metrics.RackRefusals.Inc()
+	w.doubt()
+}
+
+// doubt forgets what the last probe found out.
+func (w *password) doubt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.probed = time.Time{}
+}
+
+// replaced reports whether a request that the rack has just refused (401) carried a password that is not the one to show
+// any more, because the rack's was changed meanwhile. Such a request may be sent once more: the rack looks at the
+// password before anything else, so that nothing was done.
+func (w *password) replaced(ctx context.Context, p *Proxy, sent http.Header) bool {
+	if w.next.text.IsZero() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	for range 2 { // a probe that was under way may have been answered before the change
+		if !w.changing() {
+			break
+		}
+		w.doubt()
+		if w.settle(ctx, p) != nil {
+			return false
+		}
+	}
+	shown := sent["Authorization"]
+	return len(shown) == 1 && shown[0] != w.current.Load().header.Reveal()
 }
 
 // settle finds out which password the rack takes. Several requests share one probe.

@@ -90,6 +90,20 @@ func (x *exchange) upgradeAtRack() (*http.Response, error) {
 	// The handshake is bounded: the CLI gives it 45 seconds.
 	ctx, cancel := context.WithTimeout(x.r.Context(), 40*time.Second)
 	defer cancel()
+	req := x.upgradeRequest(ctx)
+	resp, err := x.p.Transport.RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized || !x.p.password.replaced(ctx, x.p, req.Header) {
+		return resp, err
+	}
+	_ = resp.Body.Close() // the rack's password was changed in this very moment: the next one is shown
+	if refused := x.confirm(); refused != nil {
+		return nil, refused
+	}
+	return x.p.Transport.RoundTrip(x.upgradeRequest(ctx))
+}
+
+// upgradeRequest is the request for the socket as the rack gets it.
+func (x *exchange) upgradeRequest(ctx context.Context) *http.Request {
 	req := (&http.Request{
 		Method: http.MethodGet, URL: x.urlForRack(), Host: x.p.RackURL.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -97,7 +111,7 @@ func (x *exchange) upgradeAtRack() (*http.Response, error) {
 	}).WithContext(ctx)
 	x.keepForRack(req.Header)
 	req.Header["Connection"] = []string{"Upgrade"}
-	return x.p.Transport.RoundTrip(req)
+	return req
 }
 
 // notUpgraded passes on a rack's refusal to open a socket.

@@ -39,6 +39,17 @@ func newJWTKey() []byte {
 	return []byte(hex.EncodeToString(b[:]))
 }
 
+// SetPassword changes the rack's password, at once. Processes and builds that were made before keep showing the one before,
+// as those of a real rack do.
+func (r *Rack) SetPassword(password string) { r.renewed.Store(&password) }
+
+func (r *Rack) password() string {
+	if renewed := r.renewed.Load(); renewed != nil {
+		return *renewed
+	}
+	return r.opts.Password
+}
+
 // authenticate fills in the caller's role and name, or says why not.
 func (c *call) authenticate() error {
 	user, password, _ := c.r.BasicAuth()
@@ -50,7 +61,7 @@ func (c *call) authenticate() error {
 		c.role, c.user = cl.Role, cl.User
 		return nil
 	}
-	if want := c.rack.opts.Password; want != "" && subtle.ConstantTimeCompare([]byte(want), []byte(password)) != 1 {
+	if want := c.rack.password(); want != "" && subtle.ConstantTimeCompare([]byte(want), []byte(password)) != 1 {
 		c.w.Header().Set("WWW-Authenticate", `Basic realm="convox"`)
 		return fail(http.StatusUnauthorized, "invalid authentication")
 	}

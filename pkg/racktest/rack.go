@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -66,6 +67,7 @@ type Rack struct {
 	router  *mux.Router
 	journal *journal
 	faults  *faults
+	renewed atomic.Pointer[string] // the password, when it was changed
 
 	ctx    context.Context
 	cancel context.CancelFunc
