@@ -81,6 +81,12 @@ func moment(ctx context.Context, random *rand.Rand, least, most time.Duration) {
 // start is an environment whose rack remembers everything it saw.
 func start(t *testing.T, opts testenv.Options) *testenv.Env {
 	t.Helper()
+	return startOn(t, &suite, opts)
+}
+
+// startOn is start with the programs of a suite of its own.
+func startOn(t *testing.T, suite *testenv.Suite, opts testenv.Options) *testenv.Env {
+	t.Helper()
 	opts.Rack = racktest.Options{Journal: 2_000_000, StartTime: -1}
 	return suite.Start(t, opts)
 }

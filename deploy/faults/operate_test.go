@@ -43,7 +43,13 @@ type deployment struct {
 
 func deploy(t *testing.T) *deployment {
 	t.Helper()
-	env := start(t, testenv.Options{Proxies: 2, Config: map[string]string{"DRAIN_TIMEOUT": "8s", "ADMIN_CIDRS": "127.0.0.0/8,::1/128"}})
+	return deployOn(t, &suite)
+}
+
+// deployOn is deploy with the programs of a suite of its own.
+func deployOn(t *testing.T, suite *testenv.Suite) *deployment {
+	t.Helper()
+	env := startOn(t, suite, testenv.Options{Proxies: 2, Config: map[string]string{"DRAIN_TIMEOUT": "8s", "ADMIN_CIDRS": "127.0.0.0/8,::1/128"}})
 	d := &deployment{env: env, people: make(map[string]bool)}
 	d.rack = newBalancer(t, env, &env.Proxies[0].Server, &env.Proxies[1].Server)
 	d.console = newBalancer(t, env)
