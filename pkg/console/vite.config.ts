@@ -42,6 +42,8 @@ export default defineConfig({
     manifest: true,
     rollupOptions: {
       output: {
+        // A part of a few hundred bytes costs more to ask for than to have.
+        experimentalMinChunkSize: 4096,
         // What changes rarely is apart from what changes with every release.
         manualChunks: (id) => (/node_modules\/(react|react-dom|scheduler)\//.test(id) ? "react" : undefined),
       },

@@ -3,7 +3,7 @@ import { getRouteApi } from "@tanstack/react-router";
 import { Download, Radio, ScrollText, ShieldCheck, X } from "lucide-react";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { apiBase, ProblemError, queryString } from "@/api/client";
-import { events, type AuditEvent } from "@/api/queries";
+import { events, rowOf, type AuditEvent, type EventRow } from "@/api/queries";
 import { useTyped } from "@/lib/list";
 import { compose } from "@/lib/search";
 import type { AuditSearch } from "@/router";
@@ -17,6 +17,10 @@ import { EventList } from "./eventlist";
 
 const route = getRouteApi("/audit");
 
+/** The record has no end: so many of its events are sorted here, and what is sorted is searched for otherwise. */
+const mostSorted = 10_000;
+
+const none: ReadonlySet<string> = new Set();
 const picked = ["actor", "app", "action", "decision"] as const;
 const pickedTitles = { actor: "Who", app: "App", action: "Action", decision: "Decision" };
 
@@ -29,11 +33,8 @@ export function Audit() {
   const { rows, more } = usePages(query);
   const live = search.live === true;
   const tail = useTail(q, live);
-  const all = useMemo(() => {
-    if (tail.rows.length === 0) return rows;
-    const known = new Set(rows.map((e) => e.id));
-    return [...tail.rows.filter((e) => !known.has(e.id)), ...rows];
-  }, [tail.rows, rows]);
+  const known = useMemo(() => (live ? new Set(rows.map((e) => e.id)) : none), [live, rows]);
+  const all = useMemo(() => (tail.rows.length === 0 ? rows : [...tail.rows.filter((e) => !known.has(e.id)), ...rows]), [tail.rows, known, rows]);
   const set = (change: Partial<AuditSearch>) => void navigate({ search: (s) => ({ ...s, ...change }), replace: true });
   const [typed, setTyped] = useTyped(search.q, (v) => set({ q: v }));
   const chosen = picked.filter((f) => search[f] !== undefined);
@@ -120,7 +121,7 @@ export function Audit() {
             <EventList
               label="Events, newest first"
               events={all}
-              more={more}
+              more={{ ...more, most: mostSorted }}
               fresh={tail.fresh}
               empty={
                 <Empty icon={<ScrollText aria-hidden />} title={q === "since:24h" ? "Nothing happened in the last day" : "Nothing fits"} action={<Button onClick={clear}>Show everything from the beginning</Button>}>
@@ -136,7 +137,7 @@ export function Audit() {
 }
 
 interface Tail {
-  rows: AuditEvent[];
+  rows: EventRow[];
   fresh: ReadonlySet<string>;
   down: boolean;
 }
@@ -154,7 +155,7 @@ function useTail(q: string, on: boolean): Tail {
     if (!on) return;
     let source: EventSource;
     let timer = 0;
-    let waiting: AuditEvent[] = [];
+    let waiting: EventRow[] = [];
     const flush = window.setInterval(() => {
       if (waiting.length === 0) return;
       const more = waiting.reverse();
@@ -169,7 +170,7 @@ function useTail(q: string, on: boolean): Tail {
       source.onopen = () => setTail((t) => (t.down ? { ...t, down: false } : t));
       source.onmessage = (e: MessageEvent<string>) => {
         last.current = e.lastEventId;
-        waiting.push(JSON.parse(e.data) as AuditEvent);
+        waiting.push(rowOf(JSON.parse(e.data) as AuditEvent));
       };
       source.onerror = () => {
         setTail((t) => (t.down ? t : { ...t, down: true }));

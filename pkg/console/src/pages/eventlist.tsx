@@ -1,16 +1,16 @@
 // Events of the record as a list, as the audit page and the pages of people and tokens show them.
 import { useMemo } from "react";
-import type { AuditEvent } from "@/api/queries";
-import { detailOf, outcome } from "@/lib/events";
+import type { EventRow } from "@/api/queries";
+import { outcome } from "@/lib/events";
 import { usePreferences } from "@/lib/preferences";
 import { duration, exact, stamp } from "@/lib/time";
 import { Badge, Name, State } from "@/ui/display";
 import { Table, type Column, type TableProps } from "@/ui/table";
 
-export function EventList({ events, label, more, empty, fresh, actor = true }: { events: readonly AuditEvent[]; label: string; actor?: boolean } & Pick<TableProps<AuditEvent>, "more" | "empty" | "fresh">) {
+export function EventList({ events, label, more, empty, fresh, actor = true }: { events: readonly EventRow[]; label: string; actor?: boolean } & Pick<TableProps<EventRow>, "more" | "empty" | "fresh">) {
   const { zone } = usePreferences();
-  const columns = useMemo<Column<AuditEvent>[]>(() => {
-    const all: Column<AuditEvent>[] = [
+  const columns = useMemo<Column<EventRow>[]>(() => {
+    const all: Column<EventRow>[] = [
       {
         id: "action",
         header: "Action",
@@ -40,7 +40,7 @@ export function EventList({ events, label, more, empty, fresh, actor = true }: {
         },
         meta: { width: "7rem", narrow: "end" },
       },
-      { id: "took", header: "Took", accessorFn: (e) => detailOf(e).duration_us ?? 0, cell: ({ row: { original: e } }) => <span className="text-ink-3">{detailOf(e).duration_us === undefined ? "" : duration(detailOf(e).duration_us ?? 0)}</span>, meta: { width: "5.5rem", align: "right", narrow: "hide", from: "xl" } },
+      { id: "took", header: "Took", accessorFn: (e) => e.took ?? 0, cell: ({ row: { original: e } }) => <span className="text-ink-3">{e.took === undefined ? "" : duration(e.took)}</span>, meta: { width: "5.5rem", align: "right", narrow: "hide", from: "xl" } },
       {
         id: "when",
         header: zone === "utc" ? "When, UTC" : "When",
@@ -58,12 +58,14 @@ export function EventList({ events, label, more, empty, fresh, actor = true }: {
     ];
     return all.filter((c) => actor || c.id !== "actor");
   }, [zone, actor]);
-  return <Table label={label} rows={events} columns={columns} rowKey={(e) => e.id} to={(e) => ({ to: "/audit/$request", params: { request: e.request_id } })} more={more} empty={empty} fresh={fresh ?? none} />;
+  return <Table label={label} rows={events} columns={columns} rowKey={keyOf} to={toRequest} more={more} empty={empty} fresh={fresh ?? none} />;
 }
 
+const keyOf = (e: EventRow): string => e.id;
+const toRequest = (e: EventRow) => ({ to: "/audit/$request" as const, params: { request: e.request_id } });
 const none: ReadonlySet<string> = new Set();
 
-export function Actor({ event: e }: { event: AuditEvent }) {
+export function Actor({ event: e }: { event: EventRow }) {
   if (e.actor_kind === "nobody") return <span className="text-ink-3">nobody known</span>;
   if (e.actor_kind === "system") return <span className="text-ink-2">{e.actor_label || "the gateway"}</span>;
   if (e.actor_kind === "database") return <Badge meaning="bad">SQL, around the gateway</Badge>;

@@ -1,34 +1,40 @@
 // What lies over the page: dialogs, menus, toasts and tips.
 import { CircleCheck, CircleX, X } from "lucide-react";
-import { createContext, lazy, Suspense, useCallback, useContext, useEffect, useId, useLayoutEffect, useMemo, useRef, useState, type FormEvent, type ReactNode } from "react";
+import { createContext, lazy, Suspense, useCallback, useContext, useEffect, useId, useLayoutEffect, useMemo, useRef, useState, useSyncExternalStore, type FormEvent, type ReactNode } from "react";
 import { explain, ProblemError } from "@/api/client";
 import { Button, Field, IconButton, Input, type Tone } from "./controls";
 import type { DialogProps } from "./dialog";
-import type { MenuProps } from "./menu";
+import type { MenuProps, RealMenu } from "./menu";
 
 export type { DialogProps } from "./dialog";
 
 // Radix is fetched when it is first needed, and not before the first page shows.
 const RealDialog = lazy(() => patient(() => import("./dialog")).then((m) => ({ default: m.RealDialog })));
-const RealMenu = lazy(() => Promise.race([idle(), hurried]).then(() => patient(() => import("./menu"))).then((m) => ({ default: m.RealMenu })));
 
-// Somebody presses a menu's button before it could be fetched: then it is fetched at once.
-let hurry: () => void = () => undefined;
-const hurried = new Promise<void>((done) => (hurry = done));
+// A menu comes once a pointer or the focus is on its button: most visits open none.
+let realMenu: typeof RealMenu | undefined;
+let fetching = false;
+const waiting = new Set<() => void>();
+
+function fetchMenu(): void {
+  if (fetching) return;
+  fetching = true;
+  void patient(() => import("./menu")).then((m) => {
+    realMenu = m.RealMenu;
+    for (const fn of waiting) fn();
+  });
+}
+
+function awaitMenu(fn: () => void): () => void {
+  waiting.add(fn);
+  return () => waiting.delete(fn);
+}
 
 // patient fetches a part again when it could not be fetched: the page goes on without it meanwhile.
 function patient<T>(load: () => Promise<T>, tries = 10): Promise<T> {
   return load().catch((error: unknown) => {
     if (tries <= 1) throw error;
     return new Promise<T>((done) => setTimeout(() => done(patient(load, tries - 1)), 2000));
-  });
-}
-
-// idle waits until the page has nothing else to do.
-function idle(): Promise<void> {
-  return new Promise((done) => {
-    if (typeof requestIdleCallback === "function") requestIdleCallback(() => done(), { timeout: 1000 });
-    else setTimeout(done, 200);
   });
 }
 
@@ -121,17 +127,33 @@ export function Confirm({ open, onClose, title, children, verb, tone = "danger",
 
 export type { MenuItem, MenuProps } from "./menu";
 
-/** A menu. Until it could be fetched its button stands there alone. */
+/** A menu. Until it could be fetched its button stands there alone; pressed meanwhile, it opens once it is there. */
 export function Menu(props: MenuProps) {
+  const Real = useSyncExternalStore(awaitMenu, () => realMenu);
   const [wanted, setWanted] = useState(false);
-  const early = () => {
-    setWanted(true);
-    hurry();
-  };
+  const box = useRef<HTMLSpanElement>(null);
+  const focused = useRef(false);
+  // The button that comes is another one: the focus goes over to it.
+  useLayoutEffect(() => {
+    if (Real && focused.current && !wanted) box.current?.querySelector<HTMLElement>("button")?.focus();
+  }, [Real, wanted]);
+  if (Real) return <span ref={box} className="contents"><Real {...props} initiallyOpen={wanted} /></span>;
   return (
-    <Suspense fallback={<span className="contents" onClickCapture={early}>{props.trigger}</span>}>
-      <RealMenu {...props} initiallyOpen={wanted} />
-    </Suspense>
+    <span
+      className="contents"
+      onPointerOver={fetchMenu}
+      onFocus={() => {
+        focused.current = true;
+        fetchMenu();
+      }}
+      onBlur={() => (focused.current = false)}
+      onClickCapture={() => {
+        setWanted(true);
+        fetchMenu();
+      }}
+    >
+      {props.trigger}
+    </span>
   );
 }
 

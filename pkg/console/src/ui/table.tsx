@@ -1,11 +1,15 @@
 // The one list: rows of one height, of which the page holds only those that can be seen, so that ten thousand scroll like
 // ten. Sorted by its headers, walked with j and k, and where there is room for one column only, each row is a short block.
-import { Link, type LinkProps } from "@tanstack/react-router";
-import { getCoreRowModel, getSortedRowModel, useReactTable, type ColumnDef, type RowData, type SortingState } from "@tanstack/react-table";
+//
+// What a scroll costs does not grow with the list: the table knows of the rows that are shown and of no other, a row that
+// stays is not made anew, and what makes a row is cheap. Sorting is done once, over the rows themselves.
+import { useRouter, type LinkProps } from "@tanstack/react-router";
+import { getCoreRowModel, useReactTable, type ColumnDef, type Row, type RowData, type SortingState } from "@tanstack/react-table";
 import { ArrowDown, ArrowUp, LoaderCircle } from "lucide-react";
-import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
+import { memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState, type KeyboardEvent, type MouseEvent, type ReactNode } from "react";
 import { useNarrow } from "@/lib/preferences";
 import { visible, type Span } from "@/lib/rows";
+import { sorted as sort } from "@/lib/sort";
 import { Button } from "./controls";
 import { cx } from "./cx";
 
@@ -30,6 +34,8 @@ export interface More {
   loading: boolean;
   failed: boolean;
   load: () => void;
+  /** A list that may be without end is sorted as far as this many rows, and says so. */
+  most?: number;
 }
 
 export interface TableProps<T> {
@@ -59,25 +65,34 @@ const hidden = { lg: "max-lg:hidden", xl: "max-xl:hidden" };
 export function Table<T>({ label, rows, columns, rowKey, to, more, actions, initialSort = [], sortable = true, empty, fresh }: TableProps<T>) {
   const narrow = useNarrow();
   const [sorting, setSorting] = useState<SortingState>(initialSort);
+  const sortedBy = sorting[0];
+  // A sorted part of a list would be a lie: sorting asks for the rest of it, and is done once that is there.
+  const full = sortedBy !== undefined && more?.has === true && rows.length >= (more.most ?? Infinity);
+  const wantsAll = sortedBy !== undefined && more?.has === true && !full;
+  const sorted = useMemo(() => {
+    if (sortedBy === undefined || wantsAll) return rows;
+    const column = columns.find((c) => c.id === sortedBy.id);
+    const read = column && "accessorFn" in column ? column.accessorFn : undefined;
+    return read ? sort(rows, (row) => read(row, 0) as unknown, sortedBy.desc) : rows;
+  }, [rows, columns, sortedBy, wantsAll]);
+  const height = narrow ? narrowHeight : wideHeight;
+  const body = useRef<HTMLDivElement>(null);
+  const span = useVisible(body, sorted.length, height);
+  const shown = useMemo(() => sorted.slice(span.from, span.to), [sorted, span.from, span.to]);
   const table = useReactTable<T>({
-    data: rows as T[],
+    data: shown,
     columns,
     state: { sorting },
     onSortingChange: setSorting,
     getCoreRowModel: getCoreRowModel(),
-    getSortedRowModel: getSortedRowModel(),
     getRowId: rowKey,
     enableSorting: sortable,
+    enableMultiSort: false,
+    manualSorting: true,
     sortDescFirst: false,
   });
-  const sorted = table.getRowModel().rows;
-  const height = narrow ? narrowHeight : wideHeight;
-  const body = useRef<HTMLDivElement>(null);
-  const span = useVisible(body, sorted.length, height);
 
-  // A sorted part of a list would be a lie: sorting asks for the rest of it.
-  const wantsAll = sorting.length > 0 && more?.has === true;
-  const nearEnd = more?.has === true && span.to >= sorted.length - 20;
+  const nearEnd = more?.has === true && !full && span.to >= sorted.length - 20;
   const load = more?.load;
   const idle = more !== undefined && !more.loading && !more.failed;
   useEffect(() => {
@@ -101,7 +116,7 @@ export function Table<T>({ label, rows, columns, rowKey, to, more, actions, init
   if (rows.length === 0 && !more?.has && empty !== undefined) return empty;
   return (
     <>
-    <div role="table" aria-label={label} aria-rowcount={more?.has ? -1 : sorted.length + 1} className="text-row" onKeyDown={keys} ref={grid}>
+    <div role="table" aria-label={label} aria-rowcount={more?.has && !full ? -1 : sorted.length + 1} className="text-row" onKeyDown={keys} ref={grid}>
       <div role="rowgroup" className={narrow ? "sr-only" : "sticky top-(--bar,0px) z-10 border-b border-line-strong bg-paper"}>
         <div role="row" aria-rowindex={1} className="rows-grid items-center">
           {headers.map((h) => {
@@ -128,64 +143,17 @@ export function Table<T>({ label, rows, columns, rowKey, to, more, actions, init
       </div>
       <div role="rowgroup" ref={body} className="relative border-b border-line" style={{ height: sorted.length * height }}>
         <div className="absolute inset-x-0 top-0" style={{ transform: `translateY(${span.from * height}px)` }}>
-          {sorted.slice(span.from, span.to).map((row, i) => {
-            const index = span.from + i;
-            const cells = row.getVisibleCells().map((cell) => {
-              const def = cell.column.columnDef;
-              return { id: cell.column.id, meta: def.meta, node: typeof def.cell === "function" ? (def.cell(cell.getContext()) as ReactNode) : (cell.getValue() as ReactNode) };
-            });
-            const link = to?.(row.original);
-            const linked = (node: ReactNode) =>
-              link === undefined ? node : (
-                <Link {...link} data-row-link className="row-link block min-w-0 truncate">
-                  {node}
-                </Link>
-              );
-            const look = cx("relative border-t border-line first:border-t-0", link !== undefined && "hover:bg-hover", fresh?.has(row.id) && "animate-fresh");
-            if (narrow) {
-              const at = (where: string) => cells.filter((c) => (c.meta?.narrow ?? "meta") === where);
-              return (
-                <div key={row.id} role="row" aria-rowindex={index + 2} className={cx(look, "flex items-center gap-2 px-1")} style={{ height }}>
-                  <div className="min-w-0 flex-1">
-                    {at("title").map((c) => (
-                      <div key={c.id} role="cell" className="truncate text-body font-medium">
-                        {linked(c.node)}
-                      </div>
-                    ))}
-                    <div className="flex min-w-0 items-center gap-x-2.5 overflow-hidden text-note whitespace-nowrap text-ink-3" role="presentation">
-                      {at("meta").map((c) => (
-                        <div key={c.id} role="cell" className="min-w-0 truncate">
-                          {c.node}
-                        </div>
-                      ))}
-                    </div>
-                  </div>
-                  {at("end").map((c) => (
-                    <div key={c.id} role="cell" className="shrink-0 text-note">
-                      {c.node}
-                    </div>
-                  ))}
-                  {actions && <div role="cell" className="above shrink-0">{actions(row.original)}</div>}
-                </div>
-              );
-            }
-            return (
-              <div key={row.id} role="row" aria-rowindex={index + 2} className={cx(look, "rows-grid items-center")} style={{ height }}>
-                {cells.map((c, n) => (
-                  <div key={c.id} role="cell" className={cx("min-w-0 truncate px-3", c.meta?.align === "right" && "num text-right", c.meta?.from && hidden[c.meta.from])}>
-                    {n === 0 ? linked(c.node) : c.node}
-                  </div>
-                ))}
-                {actions && <div role="cell" className="above flex justify-end px-2">{actions(row.original)}</div>}
-              </div>
-            );
-          })}
+          {table.getRowModel().rows.map((row, i) => (
+            <TableRow key={row.id} row={row as Row<unknown>} index={span.from + i} height={height} narrow={narrow} columns={columns as Column<unknown>[]} to={to as ((row: unknown) => LinkProps) | undefined} actions={actions as ((row: unknown) => ReactNode) | undefined} fresh={fresh?.has(row.id) === true} />
+          ))}
         </div>
       </div>
     </div>
       {more?.has === true && (
         <div className="flex h-12 items-center gap-2 px-3 text-note text-ink-3" role="status">
-          {more.failed ? (
+          {full ? (
+            `The first ${rows.length.toLocaleString("en")} are sorted, and there are more. Search for less to have all of them in order.`
+          ) : more.failed ? (
             <>
               The rest could not be loaded.
               <Button size="sm" onClick={more.load}>
@@ -201,6 +169,91 @@ export function Table<T>({ label, rows, columns, rowKey, to, more, actions, init
         </div>
       )}
     </>
+  );
+}
+
+interface RowProps {
+  row: Row<unknown>;
+  index: number;
+  height: number;
+  narrow: boolean;
+  columns: Column<unknown>[];
+  to: ((row: unknown) => LinkProps) | undefined;
+  actions: ((row: unknown) => ReactNode) | undefined;
+  fresh: boolean;
+}
+
+// A row is made anew when what it shows is another thing, and not because the list around it has moved.
+const TableRow = memo(
+  function TableRow({ row, index, height, narrow, to, actions, fresh }: RowProps) {
+    const cells = row.getVisibleCells().map((cell) => {
+      const def = cell.column.columnDef;
+      return { id: cell.column.id, meta: def.meta, node: typeof def.cell === "function" ? (def.cell(cell.getContext()) as ReactNode) : (cell.getValue() as ReactNode) };
+    });
+    const link = to?.(row.original);
+    const linked = (node: ReactNode) => (link === undefined ? node : <RowLink to={link}>{node}</RowLink>);
+    const look = cx("table-row-box relative border-t border-line", index === 0 && "border-t-0", link !== undefined && "hover:bg-hover", fresh && "animate-fresh");
+    if (narrow) {
+      const at = (where: string) => cells.filter((c) => (c.meta?.narrow ?? "meta") === where);
+      return (
+        <div role="row" aria-rowindex={index + 2} className={cx(look, "flex items-center gap-2 px-1")} style={{ height }}>
+          <div className="min-w-0 flex-1">
+            {at("title").map((c) => (
+              <div key={c.id} role="cell" className="truncate text-body font-medium">
+                {linked(c.node)}
+              </div>
+            ))}
+            <div className="flex min-w-0 items-center gap-x-2.5 overflow-hidden text-note whitespace-nowrap text-ink-3" role="presentation">
+              {at("meta").map((c) => (
+                <div key={c.id} role="cell" className="min-w-0 truncate">
+                  {c.node}
+                </div>
+              ))}
+            </div>
+          </div>
+          {at("end").map((c) => (
+            <div key={c.id} role="cell" className="shrink-0 text-note">
+              {c.node}
+            </div>
+          ))}
+          {actions && <div role="cell" className="above shrink-0">{actions(row.original)}</div>}
+        </div>
+      );
+    }
+    return (
+      <div role="row" aria-rowindex={index + 2} className={cx(look, "rows-grid items-center")} style={{ height }}>
+        {cells.map((c, n) => (
+          <div key={c.id} role="cell" className={cx("min-w-0 truncate px-3", c.meta?.align === "right" && "num text-right", c.meta?.from && hidden[c.meta.from])}>
+            {n === 0 ? linked(c.node) : c.node}
+          </div>
+        ))}
+        {actions && <div role="cell" className="above flex justify-end px-2">{actions(row.original)}</div>}
+      </div>
+    );
+  },
+  (a, b) => a.row.original === b.row.original && a.index === b.index && a.height === b.height && a.narrow === b.narrow && a.columns === b.columns && a.to === b.to && a.actions === b.actions && a.fresh === b.fresh,
+);
+
+/** A row's link: the router's own one follows where the page is, and a hundred of those are felt in each scroll. */
+function RowLink({ to, children }: { to: LinkProps; children: ReactNode }) {
+  const router = useRouter();
+  const at = router.buildLocation(to as Parameters<typeof router.buildLocation>[0]);
+  const timer = useRef(0);
+  useEffect(() => () => window.clearTimeout(timer.current), []);
+  const go = (e: MouseEvent) => {
+    // What opens a tab or a window is for the browser.
+    if (e.defaultPrevented || e.button !== 0 || e.metaKey || e.ctrlKey || e.shiftKey || e.altKey) return;
+    e.preventDefault();
+    void router.navigate(to as Parameters<typeof router.navigate>[0]);
+  };
+  const preload = () => {
+    window.clearTimeout(timer.current);
+    timer.current = window.setTimeout(() => void router.preloadRoute(to as Parameters<typeof router.preloadRoute>[0]).catch(() => undefined), 60);
+  };
+  return (
+    <a href={router.history.createHref(at.publicHref)} onClick={go} onPointerEnter={preload} onPointerLeave={() => window.clearTimeout(timer.current)} onFocus={preload} data-row-link className="row-link block min-w-0 truncate">
+      {children}
+    </a>
   );
 }
 
@@ -246,7 +299,7 @@ function useVisible(body: { current: HTMLElement | null }, count: number, height
     const next = visible(count, height, -element.getBoundingClientRect().top, innerHeight);
     setSpan((old) => (old.from === next.from && old.to === next.to ? old : next));
   }, [body, count, height]);
-  useLayoutEffect(measure);
+  useLayoutEffect(measure, [measure]);
   useEffect(() => {
     window.addEventListener("scroll", measure, { passive: true });
     window.addEventListener("resize", measure);
