@@ -117,7 +117,7 @@ bench: ## speed and size beside a bare reverse proxy, as a table and in .bench/r
 bench-console: console ## how soon the console can be used on a slow machine, and how ten thousand events scroll
 	@deploy/setup.sh go postgres chromium
 	@mkdir -p .bench
-	@BENCH_RESULTS=$(CURDIR)/.bench/console.json go test -v -tags browser -count=1 -timeout 30m -run TestTheConsoleAtSize ./deploy/e2e/console
+	@BENCH_RESULTS=$(CURDIR)/.bench/results.json go test -v -tags browser -count=1 -timeout 30m -run TestTheConsoleAtSize ./deploy/e2e/console
 
 .PHONY: faults
 faults: ## kill, hang, cut and fill up whatever can be, again and again, and count what was lost (six minutes)

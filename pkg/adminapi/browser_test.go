@@ -144,3 +144,29 @@ func TestAnswersAreForNobodyElse(t *testing.T) {
 		}
 	}
 }
+
+func TestAFactorThatWasGivenShowsThoughNobodyHasHeardOfItYet(t *testing.T) {
+	w := newWorld(t)
+	w.person("admin", "admin")
+	w.session("admin")
+	w.exec(`insert into rgw.settings (key, value, updated_by) values ('mfa_required', 'true', 'test')`)
+	w.hear()
+	verified := func() bool {
+		t.Helper()
+		me := read[adminapi.Me](t, w.want(http.StatusOK, "", "admin's session", "GET", "/me", nil))
+		if me.Factor == nil || !me.Factor.Required {
+			t.Fatalf("GET /me: %+v", me)
+		}
+		return me.Factor.Verified
+	}
+	if verified() {
+		t.Fatal("a factor was given before it was asked for")
+	}
+	// As at another process, whose announcement is on its way.
+	w.exec(`alter table rgw.sessions disable trigger user`)
+	w.exec(`update rgw.sessions set verified_at = now()`)
+	w.exec(`alter table rgw.sessions enable trigger user`)
+	if !verified() {
+		t.Error("the page goes on asking for a factor that was given")
+	}
+}

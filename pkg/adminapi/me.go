@@ -37,6 +37,15 @@ func (a operations) GetMe(ctx context.Context, _ GetMeRequestObject) (GetMeRespo
 	}
 	if p.Kind == access.KindUser {
 		f := x.entry.Factor(a.Credentials.Settings(), "")
+		// What is missing may have been given a moment ago, at another process even: this process may not have heard yet, and
+		// the page that asks would go on asking for the factor.
+		if f.Enforced && !f.Verified {
+			again, err := x.entry.Again(ctx)
+			if err != nil {
+				return nil, x.unresolved(err)
+			}
+			f = again.Factor(a.Credentials.Settings(), "")
+		}
 		me.Factor = &MyFactor{Required: f.Enforced, Enrolled: f.Enrolled, Verified: f.Verified, Fresh: f.Fresh}
 	}
 	if x.session {

@@ -15,7 +15,7 @@ async function api(page, path, options) {
   }, [path, options]);
 }
 
-const staticPages = ["/", "/welcome", "/apps", "/apps/web", "/apps/web/processes", "/apps/web/builds", "/apps/web/releases", "/apps/web/environment", "/apps/web/resources", "/apps/web/settings", "/logs", "/logs?app=web", "/instances", "/audit?span=all", "/users", "/users?add=true", "/roles", "/roles/deployer", "/roles/release-manager", "/roles/new", "/tokens", "/tokens/new", "/connect", "/account", "/settings", "/settings?history=session_idle_minutes", "/background", "/nowhere"];
+const staticPages = ["/", "/welcome", "/apps", "/apps/web", "/apps/web/processes", "/apps/web/builds", "/apps/web/releases", "/apps/web/environment", "/apps/web/resources", "/apps/web/settings", "/logs", "/logs?app=web", "/instances", "/audit?span=all", "/users", "/users?add=true", "/roles", "/roles/deployer", "/roles/release-manager", "/roles/new", "/tokens", "/tokens/new", "/connect", "/account", "/settings", "/settings?history=session_idle_minutes", "/integrations", "/integrations/slack?error=access_denied", "/background", "/nowhere"];
 
 async function allPages(page) {
   const user = (await api(page, "/users?search=hostile0")).body.items[0].id;
@@ -51,7 +51,7 @@ scenario("somebody who was never added is told why, and whom to ask", async ({ p
 
 scenario("each role sees the pages that are theirs, and is told why not of the others", async ({ context, page, found }) => {
   const expected = {
-    ana: ["Overview", "Audit", "Apps", "Logs", "Instances", "People", "Roles", "API tokens", "Settings", "Background work", "Connect CLI", "My account"],
+    ana: ["Overview", "Audit", "Apps", "Logs", "Instances", "People", "Roles", "API tokens", "Settings", "Integrations", "Background work", "Connect CLI", "My account"],
     dan: ["Overview", "Apps", "Logs", "Instances", "Connect CLI", "My account"],
     olga: ["Overview", "Apps", "Logs", "Instances", "Connect CLI", "My account"],
     vic: ["Overview", "Apps", "Logs", "Instances", "Connect CLI", "My account"],
@@ -440,6 +440,93 @@ scenario("names of any kind are shown as text", async ({ page }) => {
     must((await page.textContent("h1")) === u.name, `${u.name} became ${await page.textContent("h1")}`);
     await within(page, u.name);
   }
+});
+
+// Where answers hold what somebody or the rack can fill in freely.
+const free = /^(?:name|description|operation|device|reason|\w+_reason|label|actor_label|resource|user_agent|created_by|updated_by|connected_by|command|commit|git-sha|git_sha|domain|trouble|team|from|channel_name|detail|instance|version|region|provider|text|title|summary|generation|router|address|last_used_address|last_four|private-ip|public-ip|manifest|recipient|subject)$/;
+
+/** dirty puts a name of any kind in the place of each such text. */
+function dirty(value, key, next) {
+  if (typeof value === "string") return free.test(key) && value !== "" ? next() : value;
+  if (Array.isArray(value)) return value.map((v) => dirty(v, key, next));
+  if (typeof value === "object" && value !== null) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, key === "params" || key === "parameters" ? (typeof v === "string" ? next() : v) : dirty(v, k, next)]));
+  return value;
+}
+
+for (const width of [1280, 360]) {
+  scenario(`whatever a person or a rack fills in is shown as text, on every page: ${width} px`, async ({ page }) => {
+    await page.setViewportSize({ width, height: 800 });
+    await signIn(page, "ana");
+    const paths = await allPages(page);
+    let n = 0;
+    // Each is another one, as names are.
+    const next = () => `${plan.hostile[n++ % plan.hostile.length]} ${n}`;
+    await page.route(/\/api\/v1\/(?!me$|health|live|audit\/tail)/, async (route) => {
+      const answer = await route.fetch();
+      if (!/json/.test(answer.headers()["content-type"] ?? "")) return route.fulfill({ response: answer });
+      await route.fulfill({ response: answer, json: dirty(await answer.json(), "", next) });
+    });
+    const wrong = [];
+    for (const path of paths) {
+      try {
+        const before = n;
+        await open(page, path);
+        must(!(await page.title()).includes("hacked"), "a name was run");
+        must((await page.locator("main img, main script, main iframe, main [onerror]").count()) === 0, "a name became markup");
+        await within(page, path);
+        if (n > before + 20) must(await page.evaluate((all) => all.some((h) => document.querySelector("main").textContent.includes(h)), plan.hostile), "none of the names is shown");
+      } catch (e) {
+        wrong.push(`${path}: ${e.message}`);
+      }
+    }
+    must(n > 500, `only ${n} texts were replaced`);
+    must(wrong.length === 0, wrong.join("\n"));
+  });
+}
+
+scenario("an app has a setting of its own, which lets the gateway's be", async ({ page }) => {
+  await signIn(page, "ana", "/console/apps/worker/settings");
+  await page.getByRole("heading", { name: "At the gateway" }).waitFor();
+  const approvals = page.getByRole("switch", { name: "Deploy approvals" });
+  await approvals.click();
+  await page.getByText("Deploy approvals was changed").waitFor();
+  await page.getByText("the app's own").waitFor();
+  await page.getByRole("button", { name: "History of Deploy approvals" }).click();
+  await page.waitForURL("**history=deploy_approvals");
+  await page.getByRole("dialog").getByText("ana@example.com").first().waitFor();
+  await page.getByRole("button", { name: "Close" }).click();
+  await open(page, "/settings");
+  must((await page.getByRole("switch", { name: "Deploy approvals" }).getAttribute("aria-checked")) === "false", "the gateway's was set too");
+  await page.getByRole("link", { name: "worker, on" }).click();
+  await page.getByRole("button", { name: "Let Deploy approvals fall back" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Let it fall back" }).click();
+  await page.getByText("The setting fell back").waitFor();
+  must((await approvals.getAttribute("aria-checked")) === "false", "it did not fall back");
+});
+
+scenario("the owner of a device says that it has no browser", async ({ page }) => {
+  await signIn(page, "dan", "/console/connect");
+  await page.getByLabel("Which device is it for?").fill("bastion");
+  await page.getByRole("button", { name: "Make a token" }).click();
+  await page.getByRole("button", { name: "I have pasted it" }).click();
+  const row = page.getByRole("listitem").filter({ hasText: "bastion" });
+  await row.getByRole("button", { name: "Say that bastion has no browser" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "It has none" }).click();
+  await row.getByText("no browser", { exact: true }).waitFor();
+  await page.reload();
+  await settle(page);
+  await row.getByRole("button", { name: "Say that bastion has a browser" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "It has one" }).click();
+  await row.getByRole("button", { name: "Say that bastion has no browser" }).waitFor();
+});
+
+scenario("mail that comes back shows on the person's page", async ({ page }) => {
+  await signIn(page, "ana", "/console/users?q=vic@");
+  await page.route("**/api/v1/users/*/mail", (r) => r.fulfill({ status: 200, contentType: "application/json", body: JSON.stringify({ state: "bounced", reason: "<b>no such mailbox</b>", since: "2026-01-02T03:04:05Z", items: [] }) }));
+  await page.locator("[data-row-link]").first().click();
+  await page.getByText("comes back").waitFor();
+  await page.getByText("<b>no such mailbox</b>").waitFor();
+  await accessible(page, "a person whose mail comes back");
 });
 
 scenario("what cannot be reached, or breaks, says so and goes on by itself", async ({ page }) => {

@@ -46,7 +46,7 @@ async function pagesOf(page) {
     "event-setting": `/audit/${event((e) => e.action === "setting.set")}`, users: "/users", "users-add": "/users?add=true", user: `/users/${by("dan@example.com")}`, "user-locked": `/users/${by("left@example.com")}`,
     roles: "/roles", role: "/roles/deployer", "role-custom": "/roles/release-manager", "role-new": "/roles/new", tokens: "/tokens", "tokens-empty": "/tokens?q=zzz",
     token: `/tokens/${tokens.find((t) => t.name === "github-web-deploys").id}`, "token-new": "/tokens/new", connect: "/connect", account: "/account",
-    settings: "/settings", "settings-history": "/settings?history=session_idle_minutes", background: "/background", design: "/design", "not-found": "/nowhere", "app-missing": "/apps/nosuch",
+    settings: "/settings", "settings-history": "/settings?history=session_idle_minutes", integrations: "/integrations", "slack-refused": "/integrations/slack?error=access_denied", background: "/background", design: "/design", "not-found": "/nowhere", "app-missing": "/apps/nosuch",
   };
 }
 

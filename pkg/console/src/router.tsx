@@ -49,7 +49,12 @@ export const appBuildsRoute = appPage("/builds", "Builds");
 export const appReleasesRoute = appPage("/releases", "Releases");
 export const appEnvironmentRoute = appPage("/environment", "Environment");
 export const appResourcesRoute = appPage("/resources", "Resources");
-export const appSettingsRoute = appPage("/settings", "AppSettings");
+export const appSettingsRoute = createRoute({
+  getParentRoute: () => appRoute,
+  path: "/settings",
+  validateSearch: (raw: Raw): { history?: string | undefined } => compact({ history: text(raw, "history") }),
+  component: lazyRouteComponent(() => import("./pages/app"), "AppSettings"),
+});
 export const buildRoute = createRoute({ getParentRoute: () => root, path: "/apps/$app/builds/$build", component: lazyRouteComponent(() => import("./pages/build"), "BuildPage") });
 export const releaseRoute = createRoute({ getParentRoute: () => root, path: "/apps/$app/releases/$release", component: lazyRouteComponent(() => import("./pages/release"), "ReleasePage") });
 

@@ -58,6 +58,9 @@ export const users = (s: UserSearch) =>
 
 export const user = (id: string) => queryOptions({ queryKey: ["users", "one", id], queryFn: ({ signal }) => call("get", "/users/{userId}", { path: { userId: id }, signal }) });
 
+/** Whether mail reaches somebody, and what they were told last. */
+export const userMail = (id: string) => queryOptions({ queryKey: ["users", "mail", id], queryFn: ({ signal }) => call("get", "/users/{userId}/mail", { path: { userId: id }, signal }), staleTime: 30_000 });
+
 export const roles = queryOptions({ queryKey: ["roles"], queryFn: ({ signal }) => call("get", "/roles", { signal }) });
 
 export const permissions = queryOptions({ queryKey: ["permissions"], queryFn: ({ signal }) => call("get", "/permissions", { signal }), staleTime: Infinity });
@@ -91,6 +94,12 @@ export const settings = queryOptions({ queryKey: ["settings"], queryFn: ({ signa
 
 export const settingHistory = (key: string) =>
   queryOptions({ queryKey: ["settings", key, "history"], queryFn: ({ signal }) => call("get", "/settings/{settingKey}/history", { path: { settingKey: key }, query: { limit: 50 }, signal }) });
+
+/** The settings that an app can have values of its own for, as they hold for it. */
+export const appSettings = (app: string) => queryOptions({ queryKey: ["settings", "app", app], queryFn: ({ signal }) => call("get", "/apps/{appName}/settings", { path: { appName: app }, signal }) });
+
+export const appSettingHistory = (app: string, key: string) =>
+  queryOptions({ queryKey: ["settings", "app", app, key, "history"], queryFn: ({ signal }) => call("get", "/apps/{appName}/settings/{settingKey}/history", { path: { appName: app, settingKey: key }, query: { limit: 50 }, signal }) });
 
 export const health = queryOptions({
   queryKey: ["health"],

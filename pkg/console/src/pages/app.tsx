@@ -14,6 +14,7 @@ import { Async, Badge, Banner, CopyButton, Empty, Fact, Facts, Failure, Name, Re
 import { Actions, Dialog, FormError, Menu, useConfirm, useToast } from "@/ui/overlay";
 import { Table, type Column } from "@/ui/table";
 import { appState, buildState, processState } from "./parts";
+import { SettingsOfApp } from "./settings";
 
 const LogView = lazy(() => import("./logview").then((m) => ({ default: m.LogView })));
 const route = getRouteApi("/apps/$app");
@@ -528,8 +529,13 @@ function hideCredentials(url: string): string {
 
 // Settings.
 
+const settingsRoute = getRouteApi("/apps/$app/settings");
+
 export function AppSettings() {
   const { app: name } = route.useParams();
+  const { history } = settingsRoute.useSearch();
+  const navigate = settingsRoute.useNavigate();
+  const mayRead = useCan("gateway:setting:read");
   const query = useQuery(appQuery(name));
   const client = useQueryClient();
   const router = useRouter();
@@ -549,6 +555,11 @@ export function AppSettings() {
               <Fact key={key} label={key}><code className="font-mono text-note">{value === "" ? "–" : value}</code></Fact>
             ))}
           </Facts>
+          {mayRead && (
+            <div className="mt-10">
+              <SettingsOfApp app={name} history={history} onHistory={(key) => void navigate({ search: key === undefined ? {} : { history: key } })} />
+            </div>
+          )}
           {(mayUpdate || mayDelete) && (
             <div className="mt-10">
               <Section title="What cannot be undone">

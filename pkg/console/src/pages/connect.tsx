@@ -108,6 +108,22 @@ export function Devices() {
         say(`${t.name} is signed out.`);
       },
     });
+  const setHeadless = (t: Token) =>
+    ask({
+      title: t.headless ? `Say that ${t.name} has a browser?` : `Say that ${t.name} has no browser?`,
+      verb: t.headless ? "It has one" : "It has none",
+      tone: "primary",
+      children: t.headless ? (
+        <p>When a command there needs a second factor, a page opens on that device.</p>
+      ) : (
+        <p>When a command there needs a second factor, the terminal shows two words and waits. You answer on your overview, here or on your phone, and type the words. Do it for servers and remote shells of your own.</p>
+      ),
+      act: async () => {
+        await call("put", "/me/devices/{tokenId}/headless", { path: { tokenId: t.id }, body: { headless: !t.headless } });
+        await client.invalidateQueries({ queryKey: ["tokens"] });
+        say(t.headless ? `${t.name} has a browser.` : `${t.name} has no browser: you are asked here.`);
+      },
+    });
   return (
     <>
       <Async query={query} skeleton={<SkeletonRows rows={2} />}>
@@ -132,9 +148,14 @@ export function Devices() {
                     </span>
                     <State meaning={meaning}>{text}</State>
                     {(t.state === "active" || t.state === "sign-in-due") && (
-                      <Button size="sm" tone="danger" onClick={() => revoke(t)}>
-                        Revoke
-                      </Button>
+                      <span className="flex flex-wrap gap-2">
+                        <Button size="sm" aria-label={t.headless ? `Say that ${t.name} has a browser` : `Say that ${t.name} has no browser`} onClick={() => setHeadless(t)}>
+                          {t.headless ? "Has a browser" : "No browser"}
+                        </Button>
+                        <Button size="sm" tone="danger" onClick={() => revoke(t)}>
+                          Revoke
+                        </Button>
+                      </span>
                     )}
                   </li>
                 );

@@ -119,7 +119,7 @@ function Holders({ role }: { role: Role }) {
               {list.slice(0, 60).map((u) => (
                 <li key={u.id}>
                   <Link className="link" to="/users/$user" params={{ user: u.id }}>
-                    <Name>{u.name || u.email}</Name>
+                    <Name>{u.name || u.email}</Name>{u.name ? <Name className="ml-2 font-normal text-ink-3">{u.email}</Name> : null}
                   </Link>{" "}
                   {u.bindings.filter((b) => b.role === role.name && b.app !== "*").map((b) => (
                     <span key={b.app} className="font-mono text-note text-ink-3">{b.app} </span>

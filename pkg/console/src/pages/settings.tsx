@@ -1,9 +1,9 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { getRouteApi } from "@tanstack/react-router";
+import { getRouteApi, Link } from "@tanstack/react-router";
 import { History, Undo2 } from "lucide-react";
 import { useState } from "react";
 import { call } from "@/api/client";
-import { settingHistory, settings, type Setting } from "@/api/queries";
+import { appSettingHistory, appSettings, settingHistory, settings, type Setting } from "@/api/queries";
 import { changes, detailOf } from "@/lib/events";
 import { titleOf, groupsOf, type Group } from "@/lib/settings";
 import { Page } from "@/shell/page";
@@ -26,7 +26,7 @@ export function Settings() {
             <Section key={g.title} title={g.title}>
               <ul className="divide-y divide-line border-y border-line">
                 {g.settings.map((s) => (
-                  <Row key={s.key} setting={s} onHistory={() => void navigate({ search: { history: s.key } })} />
+                  <SettingRow key={s.key} setting={s} onHistory={() => void navigate({ search: { history: s.key } })} />
                 ))}
               </ul>
             </Section>
@@ -48,14 +48,18 @@ function valueText(value: unknown, unit: string | undefined): string {
   return `${String(value)}${unit ? " " + unit : ""}`;
 }
 
-function Row({ setting: s, onHistory }: { setting: Setting; onHistory: () => void }) {
+/** A setting, of the gateway or, with an app, as it holds for that. */
+export function SettingRow({ setting: s, app, onHistory }: { setting: Setting; app?: string; onHistory: () => void }) {
   const client = useQueryClient();
   const say = useToast();
   const manage = useCan("gateway:setting:manage");
   const [confirm, ask] = useConfirm();
   const [typed, setTyped] = useState<string | null>(null);
   const set = useMutation({
-    mutationFn: (value: boolean | number) => call("put", "/settings/{settingKey}", { path: { settingKey: s.key }, body: { value } }),
+    mutationFn: (value: boolean | number) =>
+      app === undefined
+        ? call("put", "/settings/{settingKey}", { path: { settingKey: s.key }, body: { value } })
+        : call("put", "/apps/{appName}/settings/{settingKey}", { path: { appName: app, settingKey: s.key }, body: { value } }),
     onSuccess: async () => {
       await client.invalidateQueries({ queryKey: ["settings"] });
       setTyped(null);
@@ -68,9 +72,15 @@ function Row({ setting: s, onHistory }: { setting: Setting; onHistory: () => voi
       title: `Let ${titleOf(s.key).toLowerCase()} fall back?`,
       verb: "Let it fall back",
       tone: "primary",
-      children: <p>What is set here is forgotten. The environment's value counts then, or the default, which is {valueText(s.default, s.unit)}.</p>,
+      children:
+        app === undefined ? (
+          <p>What is set here is forgotten. The environment's value counts then, or the default, which is {valueText(s.default, s.unit)}.</p>
+        ) : (
+          <p>The app's own value is forgotten. The gateway's holds for it then, as for every app without one.</p>
+        ),
       act: async () => {
-        await call("delete", "/settings/{settingKey}", { path: { settingKey: s.key } });
+        if (app === undefined) await call("delete", "/settings/{settingKey}", { path: { settingKey: s.key } });
+        else await call("delete", "/apps/{appName}/settings/{settingKey}", { path: { appName: app, settingKey: s.key } });
         await client.invalidateQueries({ queryKey: ["settings"] });
         say("The setting fell back.");
       },
@@ -81,11 +91,12 @@ function Row({ setting: s, onHistory }: { setting: Setting; onHistory: () => voi
     ask({
       title: "Allow destructive actions?",
       verb: "Allow them",
-      children: <p>Whoever has the right may then delete apps and terminate instances. Turn it off again when that is done.</p>,
+      children: <p>{app === undefined ? "Whoever has the right may then delete apps and terminate instances." : `Whoever has the right may then delete ${app}.`} Turn it off again when that is done.</p>,
       act: () => set.mutateAsync(on),
     });
   };
-  const [meaning, source] = sources[s.source];
+  const own = app === undefined ? s.source === "database" : s.source === "database" && s.inherited !== true;
+  const [meaning, source]: [Meaning, string] = app === undefined ? sources[s.source] : s.inherited === true ? ["none", "the gateway's"] : s.source === "database" ? ["info", "the app's own"] : sources[s.source];
   const number = typed ?? String(s.value);
   const bad = typed !== null && (!/^\d+$/.test(typed) || Number(typed) < (s.min ?? 0) || Number(typed) > (s.max ?? Infinity));
   return (
@@ -111,6 +122,16 @@ function Row({ setting: s, onHistory }: { setting: Setting; onHistory: () => voi
             </span>
           )}
         </p>
+        {s.apps !== undefined && s.apps.length > 0 && (
+          <p className="mt-1 flex flex-wrap gap-x-3 text-note text-ink-3">
+            Otherwise for
+            {s.apps.map((a) => (
+              <Link key={a.app} className="link" to="/apps/$app/settings" params={{ app: a.app }}>
+                {a.app}, {valueText(a.value, s.unit)}
+              </Link>
+            ))}
+          </p>
+        )}
         {s.ignored !== undefined && <p className="mt-1 text-note text-bad">The value in the database is not in force: {s.ignored}</p>}
       </div>
       <div className="flex items-center gap-1.5 justify-self-start sm:justify-self-end">
@@ -148,7 +169,7 @@ function Row({ setting: s, onHistory }: { setting: Setting; onHistory: () => voi
             <History aria-hidden />
           </IconButton>
           {manage && (
-            <IconButton label={s.source === "database" ? `Let ${titleOf(s.key)} fall back` : "Nothing is set here"} onClick={unset} disabled={s.source !== "database"}>
+            <IconButton label={own ? `Let ${titleOf(s.key)} fall back` : "Nothing is set here"} onClick={unset} disabled={!own}>
               <Undo2 aria-hidden />
             </IconButton>
           )}
@@ -160,8 +181,35 @@ function Row({ setting: s, onHistory }: { setting: Setting; onHistory: () => voi
   );
 }
 
-function HistoryOf({ setting }: { setting: string }) {
-  const query = useQuery(settingHistory(setting));
+/** What an app has of its own among the gateway's settings. */
+export function SettingsOfApp({ app, history, onHistory }: { app: string; history: string | undefined; onHistory: (key: string | undefined) => void }) {
+  const query = useQuery(appSettings(app));
+  return (
+    <Section title="At the gateway" note="A value of the app's own counts over the gateway's.">
+      <Async query={query} skeleton={<SkeletonRows rows={2} />}>
+        {(data) =>
+          data.items.length === 0 ? (
+            <Empty title="None">No setting can be told for one app alone.</Empty>
+          ) : (
+            <ul className="divide-y divide-line border-y border-line">
+              {data.items.map((s) => (
+                <SettingRow key={s.key} app={app} setting={s} onHistory={() => onHistory(s.key)} />
+              ))}
+            </ul>
+          )
+        }
+      </Async>
+      <Dialog open={history !== undefined} onClose={() => onHistory(undefined)} title={`History of ${titleOf(history ?? "")}`} wide>
+        {history !== undefined && <HistoryOf setting={history} app={app} />}
+      </Dialog>
+    </Section>
+  );
+}
+
+function HistoryOf({ setting, app }: { setting: string; app?: string }) {
+  const ofGateway = useQuery({ ...settingHistory(setting), enabled: app === undefined });
+  const ofApp = useQuery({ ...appSettingHistory(app ?? "", setting), enabled: app !== undefined });
+  const query = app === undefined ? ofGateway : ofApp;
   return (
     <Async query={query} skeleton={<SkeletonRows rows={3} />}>
       {(data) =>

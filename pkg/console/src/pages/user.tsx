@@ -3,11 +3,11 @@ import { getRouteApi, useRouter } from "@tanstack/react-router";
 import { Lock, LockOpen, MoreHorizontal, UserX } from "lucide-react";
 import { useMemo, useState } from "react";
 import { call } from "@/api/client";
-import { eventsOf, sessionsOf, tokens, user as userQuery, type Binding, type User } from "@/api/queries";
+import { eventsOf, sessionsOf, tokens, user as userQuery, userMail, type Binding, type User } from "@/api/queries";
 import { Page } from "@/shell/page";
 import { useWho } from "@/shell/who";
 import { Button, ButtonLink, IconButton } from "@/ui/controls";
-import { Async, Banner, Empty, Fact, Facts, Failure, Id, Name, Section, SkeletonRows, Time } from "@/ui/display";
+import { Async, Banner, Empty, Fact, Facts, Failure, Id, Name, Section, Skeleton, SkeletonRows, State, Time } from "@/ui/display";
 import { Actions, Dialog, FormError, Menu, useConfirm, useToast } from "@/ui/overlay";
 import { EventList } from "./eventlist";
 import { FactorsOf } from "./factors";
@@ -140,6 +140,7 @@ function Known({ user }: { user: User }) {
         <Fact label="Roles"><Bindings bindings={user.bindings} none="No role: they can sign in, and see nothing." /></Fact>
         <Fact label="Last sign-in"><Time at={user.signed_in_at} focusable /></Fact>
         <Fact label="Added"><Time at={user.created_at} focusable /> by <Name>{user.created_by}</Name></Fact>
+        {!user.removed_at && <Fact label="Mail"><Mail user={user} /></Fact>}
         <Fact label="Id"><Id value={user.id} /></Fact>
       </Facts>
       <div className="mt-10">
@@ -184,6 +185,23 @@ function Roles({ user, onClose }: { user: User; onClose: () => void }) {
         </Button>
       </Actions>
     </form>
+  );
+}
+
+/** Whether mail reaches them: what concerns their security is told by mail. */
+function Mail({ user }: { user: User }) {
+  const query = useQuery(userMail(user.id));
+  if (query.error) return <span className="text-ink-3">Could not be asked for: {query.error.message}</span>;
+  const mail = query.data;
+  if (!mail) return <Skeleton className="h-4 w-32" />;
+  if (mail.state === "fine") return <State meaning="ok">{mail.items.length === 0 ? "nothing was sent yet" : "arrives, as far as is known"}</State>;
+  return (
+    <>
+      <State meaning="bad">{mail.state === "bounced" ? "comes back" : "was marked as spam"}</State>{" "}
+      <span className="text-ink-3"><Time at={mail.since} focusable /></span>
+      {mail.reason && <span className="block text-ink-2"><Name>{mail.reason}</Name></span>}
+      <span className="block text-ink-2">They hear of nothing by mail, of their own security either. See that the address is right, and tell them in another way.</span>
+    </>
   );
 }
 

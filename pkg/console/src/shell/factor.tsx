@@ -269,7 +269,15 @@ export function Gate({ enrolled }: { enrolled: boolean }) {
     document.title = enrolled ? "Confirm that it is you" : "Add a second factor";
     title.current?.focus();
   }, [enrolled]);
-  const on = () => void client.invalidateQueries({ queryKey: me.queryKey });
+  const [stuck, setStuck] = useState(false);
+  const on = () => {
+    setStuck(false);
+    // The page goes on once the gateway says that it may; where that cannot be asked, it says so and asks again.
+    void client.fetchQuery({ ...me, staleTime: 0 }).then(
+      (m) => setStuck(m.factor !== undefined && m.factor.required && !m.factor.verified),
+      () => setStuck(true),
+    );
+  };
   return (
     <main className="mx-auto w-full max-w-lg px-4 py-[12vh]">
       <Mark className="mb-7 size-9" />
@@ -279,6 +287,11 @@ export function Gate({ enrolled }: { enrolled: boolean }) {
       <p className="mb-6 text-row text-ink-2">
         {enrolled ? "You have signed in. This gateway asks for your second factor too." : "This gateway asks everybody for one: a password that was lost is then not enough to get in. It takes a minute."}
       </p>
+      {stuck && (
+        <Banner meaning="warn" action={<Button size="sm" onClick={on}>Try again</Button>}>
+          Your factor was taken, but the gateway did not say that you may go on.
+        </Banner>
+      )}
       {enrolled ? <GiveFactor onDone={on} trust /> : <AddFactor onDone={on} />}
       <p className="mt-8 border-t border-line pt-4 text-row">
         <button type="button" className="link" onClick={signOut}>
