@@ -231,7 +231,7 @@ scenario("a change by somebody else shows by itself", async ({ context, page }) 
 
 scenario("an app is scaled, restarted, its process stopped, its environment changed and promoted", async ({ page }) => {
   await signIn(page, "ana", "/console/apps");
-  await page.getByRole("searchbox", { name: "Search apps" }).fill("search");
+  await page.getByRole("textbox", { name: "Search apps" }).fill("search");
   await page.getByRole("link", { name: "search" }).click();
   await settle(page);
   await page.getByRole("button", { name: "What to do with web" }).click();
@@ -277,10 +277,10 @@ scenario("a log is followed, filtered and paused", async ({ page }) => {
   await page.getByLabel("App", { exact: true }).selectOption("web");
   await page.getByText("following").waitFor();
   await page.waitForFunction(() => document.querySelectorAll("[role=log] bdi").length > 2, undefined, { timeout: 20_000 });
-  await page.getByRole("searchbox", { name: "Filter the lines" }).fill("no line has this");
+  await page.getByRole("textbox", { name: "Filter the lines" }).fill("no line has this");
   await page.getByText("No line has this in it").waitFor();
   await page.waitForURL("**q=no+line+has+this");
-  await page.getByRole("searchbox", { name: "Filter the lines" }).fill("");
+  await page.getByRole("textbox", { name: "Filter the lines" }).fill("");
   await page.getByRole("button", { name: "Pause" }).click();
   await page.getByText("paused").first().waitFor();
   const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download these lines" }).click()]);
@@ -441,48 +441,6 @@ scenario("names of any kind are shown as text", async ({ page }) => {
     await within(page, u.name);
   }
 });
-
-// Where answers hold what somebody or the rack can fill in freely.
-const free = /^(?:name|description|operation|device|reason|\w+_reason|label|actor_label|resource|user_agent|created_by|updated_by|connected_by|command|commit|git-sha|git_sha|domain|trouble|team|from|channel_name|detail|instance|version|region|provider|text|title|summary|generation|router|address|last_used_address|last_four|private-ip|public-ip|manifest|recipient|subject)$/;
-
-/** dirty puts a name of any kind in the place of each such text. */
-function dirty(value, key, next) {
-  if (typeof value === "string") return free.test(key) && value !== "" ? next() : value;
-  if (Array.isArray(value)) return value.map((v) => dirty(v, key, next));
-  if (typeof value === "object" && value !== null) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, key === "params" || key === "parameters" ? (typeof v === "string" ? next() : v) : dirty(v, k, next)]));
-  return value;
-}
-
-for (const width of [1280, 360]) {
-  scenario(`whatever a person or a rack fills in is shown as text, on every page: ${width} px`, async ({ page }) => {
-    await page.setViewportSize({ width, height: 800 });
-    await signIn(page, "ana");
-    const paths = await allPages(page);
-    let n = 0;
-    let shown = 0;
-    // Each is another one, as names are.
-    const next = () => `${plan.hostile[n++ % plan.hostile.length]} ${n}`;
-    await page.route(/\/api\/v1\/(?!me$|health|live|audit\/tail|permissions|doctor|roles)/, async (route) => {
-      const answer = await route.fetch();
-      if (!/json/.test(answer.headers()["content-type"] ?? "")) return route.fulfill({ response: answer });
-      await route.fulfill({ response: answer, json: dirty(await answer.json(), "", next) });
-    });
-    const wrong = [];
-    for (const path of paths) {
-      try {
-        await open(page, path);
-        must(!(await page.title()).includes("hacked"), "a name was run");
-        must((await page.locator("main img, main script, main iframe, main [onerror]").count()) === 0, "a name became markup");
-        await within(page, path);
-        if (await page.evaluate((all) => all.some((h) => document.querySelector("main").textContent.includes(h)), plan.hostile)) shown++;
-      } catch (e) {
-        wrong.push(`${path}: ${e.message}`);
-      }
-    }
-    must(n > 500 && shown >= 12, `only ${n} texts were replaced, and only ${shown} pages show any`);
-    must(wrong.length === 0, wrong.join("\n"));
-  });
-}
 
 scenario("an app has a setting of its own, which lets the gateway's be", async ({ page }) => {
   await signIn(page, "ana", "/console/apps/worker/settings");
