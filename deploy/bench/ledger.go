@@ -311,7 +311,7 @@ func (b *bench) search() {
 
 	var first, last time.Time
 	b.must(env.DB.QueryRowContext(ctx, `select min(occurred_at), max(occurred_at) from rgw.audit_events`).Scan(&first, &last))
-	random := rand.New(rand.NewPCG(7, 11)) //nolint:gosec // the same questions in each run
+	random := rand.New(rand.NewPCG(7, 11)) // the same questions in each run
 	during := func(width time.Duration) string {
 		at := first.Add(time.Duration(random.Int64N(int64(last.Sub(first) - width))))
 		return "since:" + at.UTC().Format(time.RFC3339) + " until:" + at.Add(width).UTC().Format(time.RFC3339)
