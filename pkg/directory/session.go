@@ -177,17 +177,13 @@ where d.user_id = $1 and d.hash = $2 and d.revoked_at is null and d.expires_at >
 const signedIn = `
 update rgw.users set signed_in_at = $2 where id = $1`
 
-// nameUser is a statement of its own, since a new name is announced and a sign-in is not.
-const nameUser = `
-update rgw.users set name = $2 where id = $1 and name = ''`
-
 const insertSession = `
 insert into rgw.sessions (id, hash, user_id, created_at, expires_at, user_agent, address, verified_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8)`
 
 // BeginSession signs a person in. They have to be a member, or the setting join_as_viewer lets them join; somebody
-// who was removed does not join by themself. Somebody who was added without a name gets the one that the provider
-// says. What by says of who it is is replaced by the person, once it is known that they are one.
+// who was removed does not join by themself. What by says of who it is is replaced by the person, once it is known
+// that they are one.
 func (w *Writer) BeginSession(ctx context.Context, by Actor, s NewSession) (Session, error) {
 	email, err := checkEmail(s.Email)
 	if err != nil {
@@ -213,14 +209,6 @@ func (w *Writer) BeginSession(ctx context.Context, by Actor, s NewSession) (Sess
 		if _, err := tx.exec(ctx, signedIn, user.ID, tx.now); err != nil {
 			return wrap("noting a sign-in", err)
 		}
-		var also []string
-		if user.Name == "" && name != "" { // added by address alone
-			if _, err := tx.exec(ctx, nameUser, user.ID, name); err != nil {
-				return wrap("noting a name", err)
-			}
-			user.Name = name
-			also = append(also, "name", name)
-		}
 		session = Session{
 			ID: newID(), UserID: user.ID, Email: user.Email, Name: user.Name, CreatedAt: tx.now, SeenAt: tx.now, ExpiresAt: tx.now.Add(SessionLife),
 			UserAgent: cutText(s.UserAgent, 400), Address: by.Address, State: "active",
@@ -242,7 +230,7 @@ func (w *Writer) BeginSession(ctx context.Context, by Actor, s NewSession) (Sess
 		}
 		tx.record(change{
 			action: "session.begin", resource: user.Email,
-			params: append([]string{"id", session.ID.String(), "expires_at", stamp(session.ExpiresAt), "subject", clean(s.Subject), "trusted_device", idOrNothing(device)}, also...),
+			params: []string{"id", session.ID.String(), "expires_at", stamp(session.ExpiresAt), "subject", clean(s.Subject), "trusted_device", idOrNothing(device)},
 		})
 		return nil
 	})

@@ -38,31 +38,16 @@ func TestSigningInBeginsASessionAndIsRecordedAsThePersons(t *testing.T) {
 		!strings.Contains(events[0].Detail, s.ID.String()) || !strings.Contains(events[0].Detail, `"subject":"1234"`) {
 		t.Errorf("recorded as %+v", events)
 	}
-	if s.UserID != ana.ID || s.Email != "ana@acme.com" || s.Name != "From Outside" || !s.ExpiresAt.Equal(w.now.Add(12*time.Hour)) || s.Address != browser.Address || s.State != "active" {
+	if s.UserID != ana.ID || s.Email != "ana@acme.com" || s.Name != "" || !s.ExpiresAt.Equal(w.now.Add(12*time.Hour)) || s.Address != browser.Address || s.State != "active" {
 		t.Errorf("the session is %+v", s)
 	}
 	user := must[directory.User](t)(w.User(t.Context(), "ana@acme.com"))
-	if user.SignedInAt == nil || !user.SignedInAt.Equal(w.now) || user.Name != "From Outside" {
+	if user.SignedInAt == nil || !user.SignedInAt.Equal(w.now) || user.Name != "" {
 		t.Errorf("the person is %+v", user)
 	}
 	page := must[directory.Page[directory.Session]](t)(w.ListSessions(t.Context(), directory.SessionFilter{}))
 	if len(page.Items) != 1 || page.Items[0] != s {
 		t.Errorf("listed are %+v, want %+v", page.Items, s)
-	}
-}
-
-func TestAProvidersNameIsTakenOnlyWhereThereIsNone(t *testing.T) {
-	w := newWorld(t)
-	w.add(t, "ana@acme.com", "viewer")
-	for _, said := range []struct{ name, kept string }{{"", ""}, {"Ana", "Ana"}, {"An\x00a", "Ana"}, {"Somebody Else", "Ana"}} {
-		session := newSession("ana@acme.com")
-		session.Name = said.name
-		if s := must[directory.Session](t)(w.BeginSession(t.Context(), browser, session)); s.Name != said.kept {
-			t.Errorf("after the provider said %q the session names %q, want %q", said.name, s.Name, said.kept)
-		}
-		if user := must[directory.User](t)(w.User(t.Context(), "ana@acme.com")); user.Name != said.kept {
-			t.Errorf("after the provider said %q the person is called %q, want %q", said.name, user.Name, said.kept)
-		}
 	}
 }
 
