@@ -191,6 +191,43 @@ func partial(t testing.TB, b *bucket) (width string) {
 	return width
 }
 
+// An admin that ends in the middle of the very first copy leaves a checkpoint and no newest one. That is no alarm as long
+// as the database has never seen a copy whole, and one for everybody else.
+func TestAFirstCopyThatWasCutIsNoAlarm(t *testing.T) {
+	w, b, cut := newWorld(t), newBucket(t), newBucket(t)
+	w.sequence()
+	w.write(20)
+	w.settled()
+	w.anchor(b).Attempt(t.Context(), true)
+	if trouble := w.trouble(); trouble != "" {
+		t.Fatal(trouble)
+	}
+	moved := 0
+	if err := b.List(t.Context(), "checkpoints/", func(o ledger.Object) error {
+		text, err := b.Get(t.Context(), o.Key, o.Version)
+		if err != nil {
+			return err
+		}
+		moved++
+		_, err = cut.client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &cut.name, Key: aws.String(origin + "/" + o.Key), Body: bytes.NewReader(text)})
+		return err
+	}); err != nil || moved == 0 {
+		t.Fatal(moved, err)
+	}
+	for _, db := range []bool{false, true} {
+		if report := w.verifySource(cut, db); report.Sound() {
+			t.Errorf("a copy that was whole is there no more, which is not found (with the database: %t)", db)
+		}
+	}
+	w.super.MustExec(`delete from rgw.ledger_anchors`)
+	if report := w.verifySource(cut, true); !report.Sound() {
+		t.Errorf("a first copy that was cut raises an alarm: %s", report)
+	}
+	if report := w.verifySource(cut, false); report.Sound() {
+		t.Error("by storage alone, a log without its newest checkpoint is taken for sound")
+	}
+}
+
 func TestWhatIsDoneToTheBucketIsNamed(t *testing.T) {
 	w := newWorld(t)
 	w.sequence()

@@ -151,6 +151,20 @@ func (v *sourceVerifier) get(ctx context.Context, key string) ([]byte, error) {
 	return v.source.Get(ctx, key, list[0].Version)
 }
 
+const selectCopied = `select exists (select from rgw.ledger_anchors where whole)`
+
+// copied reports whether the log has ever been copied as a whole, by the database's word. Without one it is taken for
+// copied, so that whoever trusts storage alone is told of all that is missing.
+func (v *sourceVerifier) copied(ctx context.Context) (yes bool, err error) {
+	if v.opts.DB == nil {
+		return true, nil
+	}
+	if err := v.opts.DB.GetContext(ctx, &yes, selectCopied); err != nil {
+		return false, fmt.Errorf("look whether the log was copied before: %w", err)
+	}
+	return yes, nil
+}
+
 // signed reads every checkpoint, in every version.
 func (v *sourceVerifier) signed(ctx context.Context) error {
 	for key, list := range v.versions {
@@ -182,6 +196,13 @@ func (v *sourceVerifier) signed(ctx context.Context) error {
 		}
 	}
 	if v.head == nil && v.newest != nil {
+		copied, err := v.copied(ctx)
+		if err != nil {
+			return err
+		}
+		if !copied { // an admin that ended in the middle of the first copy leaves this, and the next one goes on
+			return nil
+		}
 		v.add(KindCheckpoint, -1, uuid.UUID{}, "checkpoint", "the newest checkpoint is missing, and older ones are there")
 		v.head = v.newest
 	}
