@@ -121,9 +121,13 @@ func bad(s *adminapi.Schema) []any {
 
 // badTexts lists parameters that do not fit a schema.
 func badTexts(s *adminapi.Schema) []string {
-	switch s.Follow().Type {
+	switch s := s.Follow(); s.Type {
 	case "integer":
-		return []string{"", "x", "1.5", "0", "-1", "501", "+5", "05", "1e2", "99999999999999999999", " 5", "0x1"}
+		texts := []string{"", "x", "1.5", "0", "501", "+5", "05", "1e2", "99999999999999999999", " 5", "0x1"}
+		if s.Minimum == nil || *s.Minimum > -1 {
+			texts = append(texts, "-1")
+		}
+		return texts
 	case "boolean":
 		return []string{"", "1", "yes", "True", "null"}
 	}

@@ -246,7 +246,8 @@ func TestTroubleThatLastedIsToldAfterwards(t *testing.T) {
 	if err := pass(6*time.Second, ""); err == nil {
 		t.Error("what could not be recorded is taken for recorded")
 	}
-	w.owner.MustExec(`drop trigger refuse on rgw.audit_events`)
+	// The trigger stays: to drop it, its table would have to be locked against whoever is at work.
+	w.owner.MustExec(`create or replace function rgw.refuse() returns trigger language plpgsql as $$ begin return new; end $$`)
 	check(t, pass(time.Hour, ""))
 	w.gets("ana@acme.com", "The gateway had trouble with its database")
 	check(t, pass(time.Second, ""))
