@@ -15,7 +15,10 @@ type Pin [sha256.Size]byte
 // with colons between the bytes or not.
 func (p *Pin) UnmarshalText(text []byte) error {
 	s := string(bytes.TrimSpace(text))
-	s = strings.TrimPrefix(strings.TrimPrefix(s, "sha256/"), "/")
+	s = strings.TrimPrefix(s, "sha256/")
+	if len(s) == base64.StdEncoding.EncodedLen(len(p))+1 { // a pin may begin with a slash of its own
+		s = strings.TrimPrefix(s, "/")
+	}
 	raw, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
 	if err != nil {
 		raw, err = base64.StdEncoding.DecodeString(s)
