@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"path"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,14 +28,16 @@ type storage struct {
 
 	config map[string]string // of an admin that copies the ledger there
 
-	puts atomic.Int64                                  // steps so far: puts, and looks at what was put
+	puts atomic.Int64                                  // steps of the copy so far: puts, and looks at what was put
 	at   atomic.Pointer[func(step int64, before bool)] // called around each step
 }
 
 const chainID = "ledger"
 
-// newStorage starts one. It ends with the test.
-func newStorage(t *testing.T) *storage {
+var nothing = func(int64, bool) {} // happens at a step
+
+// newStorage starts one, to which an admin copies in intervals of that many minutes. It ends with the test.
+func newStorage(t *testing.T, interval string) *storage {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
@@ -49,17 +52,21 @@ func newStorage(t *testing.T) *storage {
 	to, err := url.Parse(server.Endpoint)
 	must(t, err)
 	s := &storage{Bucket: ledger.NewBucket(server.Client(), ledger.BucketConfig{Bucket: "audit", Chain: chainID, Mode: "COMPLIANCE"})}
+	s.at.Store(&nothing)
 	pass := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(to)
 		r.Out.Host = r.In.Host // which the signature is over
 	}}
 	gate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		happen := s.at.Load()
-		if happen == nil || r.Method != http.MethodPut && r.Method != http.MethodHead || r.URL.Query().Has("retention") {
+		if r.Method != http.MethodPut && r.Method != http.MethodHead || r.URL.Query().Has("retention") {
 			pass.ServeHTTP(w, r)
 			return
 		}
 		step := s.puts.Add(1)
+		if r.Method == http.MethodHead && path.Base(r.URL.Path) == "checkpoint" {
+			s.puts.Store(0) // which ends a copy
+		}
 		(*happen)(step, true)
 		answer := httptest.NewRecorder() // nobody is told before what happens after it has
 		pass.ServeHTTP(answer, r.WithContext(context.WithoutCancel(r.Context())))
@@ -71,7 +78,7 @@ func newStorage(t *testing.T) *storage {
 	t.Cleanup(gate.Close)
 	s.config = server.Environ()
 	maps.Copy(s.config, map[string]string{
-		"AWS_ENDPOINT_URL_S3": gate.URL, "AUDIT_ANCHOR_BUCKET": "audit", "AUDIT_ANCHOR_CHAIN_ID": chainID, "AUDIT_ANCHOR_PATH_STYLE": "true", "AUDIT_ANCHOR_INTERVAL_MINUTES": "1",
+		"AWS_ENDPOINT_URL_S3": gate.URL, "AUDIT_ANCHOR_BUCKET": "audit", "AUDIT_ANCHOR_CHAIN_ID": chainID, "AUDIT_ANCHOR_PATH_STYLE": "true", "AUDIT_ANCHOR_INTERVAL_MINUTES": interval,
 	})
 	return s
 }
@@ -115,29 +122,42 @@ func verified(t *testing.T, env *testenv.Env, s *storage) *ledger.Report {
 func TestAnAdminKilledAtAnyStepOfCopyingGoesOn(t *testing.T) {
 	t.Parallel()
 	env := start(t, testenv.Options{Proxies: 1})
-	s := newStorage(t)
+	s := newStorage(t, "60") // no copy but those asked for
 	admin := env.AddAdminWith(s.config)
 	admin.WaitReady(t.Context())
-	anchored := func() int {
-		return count(t, env, `select coalesce(max(size), 0) from rgw.ledger_anchors where whole`)
-	}
-	copyNow := func() {
-		if got := admin.Do("admin", http.MethodPost, "/api/v1/audit/anchors", nil); got.Status != http.StatusAccepted {
-			t.Fatalf("%d %s", got.Status, got.Body)
-		}
-	}
-	kills, missed := 0, false
-	for round := int64(0); ; round++ {
-		step, before := round/2+1, round%2 == 0
-		if !long { // every step, each at one of its sides
-			step, before = round+1, round%2 == 0
-		}
+	// copyMore has more copied than was, and returns when it is, or when that was cut.
+	copyMore := func(cut <-chan struct{}) (done bool) {
 		for range 5 {
 			if got := env.Do("viewer", http.MethodGet, "/apps", nil); got.Status != http.StatusOK {
 				t.Fatalf("%d %s", got.Status, got.Body)
 			}
 		}
-		from := anchored()
+		size := 0
+		eventually(t, "every event had its place", func() bool {
+			size = count(t, env, `select count(*) from rgw.ledger_leaves`)
+			return size == count(t, env, `select count(*) from rgw.audit_events`)
+		})
+		if got := admin.Do("admin", http.MethodPost, "/api/v1/audit/anchors", nil); got.Status != http.StatusAccepted {
+			t.Fatalf("%d %s", got.Status, got.Body)
+		}
+		eventually(t, "it was copied, or cut", func() bool {
+			select {
+			case <-cut:
+				return true
+			default:
+			}
+			done = count(t, env, `select coalesce(max(size), 0) from rgw.ledger_anchors where whole`) >= size
+			return done
+		})
+		return done
+	}
+	copyMore(nil)
+	kills := 0
+	for round := int64(0); ; round++ {
+		step, before := round/2+1, round%2 == 0
+		if !long { // every step, each at one of its sides
+			step = round + 1
+		}
 		killed := make(chan struct{})
 		var once atomic.Bool
 		happen := func(at int64, early bool) {
@@ -146,44 +166,22 @@ func TestAnAdminKilledAtAnyStepOfCopyingGoesOn(t *testing.T) {
 				close(killed)
 			}
 		}
-		s.puts.Store(0)
 		s.at.Store(&happen)
-		copyNow()
-		hit := false
-		eventually(t, "it was killed, or done", func() bool {
-			select {
-			case <-killed:
-				hit = true
-			default:
-			}
-			return hit || anchored() > from
-		})
-		s.at.Store(nil)
-		if !hit {
-			if missed { // twice: a copy has no more steps than that
-				break
-			}
-			missed = true // once: it may have been a copy that was under way already
-			round--
-			continue
+		done := copyMore(killed)
+		s.at.Store(&nothing)
+		if done { // a copy has no more steps than that
+			break
 		}
-		missed = false
 		kills++
+		s.puts.Store(0)
 		admin.Start()
 		admin.WaitReady(t.Context())
-		eventually(t, "it went on with the copy", func() bool {
-			copyNow()
-			return anchored() > from
-		})
+		copyMore(nil)
 	}
-	if kills < 5 {
-		t.Errorf("only %d steps were found to kill it at", kills)
+	// Put and looked at: a bundle, its hashes, the checkpoint under its own name and under that of the newest.
+	if least := pick(8, 16); kills < least {
+		t.Errorf("only %d steps were found to kill it at, and a copy has %d", kills, least)
 	}
-	from := anchored()
-	eventually(t, "all was copied in the end", func() bool {
-		copyNow()
-		return anchored() > from
-	})
 	t.Logf("admins killed in mid-copy: %d", kills)
 	verified(t, env, s)
 }
@@ -198,7 +196,7 @@ func TestNoHonestEventIsTakenForTampering(t *testing.T) {
 		must(t, err)
 	}
 	env := start(t, testenv.Options{Proxies: 3})
-	s, random, books := newStorage(t), chance(t), newBooks(env)
+	s, random, books := newStorage(t, "1"), chance(t), newBooks(env)
 	for range 2 {
 		env.AddAdminWith(s.config).WaitReady(t.Context())
 	}

@@ -213,7 +213,7 @@ type step struct {
 	receiver string // mail or slack, which has just been asked; empty for a step in the database alone
 	taken    bool   // and has taken it
 
-	lock    string // what holds the process at the step, as SQL
+	lock    string // what holds the process at the step, as SQL; nothing that takes a transaction id, behind which events wait for their place
 	query   string // which statement of the process then waits, as a pattern
 	commit  int    // or whose commit then waits, by the trigger's number
 	digests bool   // a digest has to be due
@@ -223,14 +223,14 @@ const holdNotices = `lock table rgw.notices in share row exclusive mode`
 
 func (d *deaths) steps() []step {
 	return []step{
-		{name: "before the cursor moves", lock: `select from rgw.ledger_cursors where name = 'notices' for update`, query: `%update rgw.ledger_cursors%''notices''%`},
+		{name: "before the cursor moves", lock: `lock table rgw.ledger_cursors in share row exclusive mode`, query: `%update rgw.ledger_cursors%''notices''%`},
 		{name: "between the cursor and the notices", lock: holdNotices, query: `%insert into rgw.notices (%`},
 		{name: "in the commit of cursor and notices", commit: 7001},
 		{name: "before a claim", lock: holdNotices, query: `%with due as%`},
 		{name: "before Postmark takes it", receiver: "mail"},
 		{name: "when Postmark has taken it and not answered", receiver: "mail", taken: true},
 		{name: "when Postmark has answered, before that is noted", receiver: "mail", taken: true, lock: holdNotices, query: `%state = ''sent'', receipt%`},
-		{name: "in the note of what Postmark answered", receiver: "mail", taken: true, lock: `lock table rgw.notice_media in access exclusive mode`, query: `%update rgw.notice_media set failures = 0%`},
+		{name: "in the note of what Postmark answered", receiver: "mail", taken: true, lock: `lock table rgw.notice_media in share row exclusive mode`, query: `%update rgw.notice_media set failures = 0%`},
 		{name: "in the commit of that note", commit: 7002},
 		{name: "before Slack takes it", receiver: "slack"},
 		{name: "when Slack has taken it and not answered", receiver: "slack", taken: true},
